@@ -1,0 +1,5 @@
+"""The `advisor` command."""
+
+
+def main() -> int:
+    return 0
