@@ -14,8 +14,8 @@ from advisor.errors import InputError
 MAX_DOCUMENT_BYTES = 2_000_000
 """Largest file read as a document; the biggest profile shipped is a tenth of it."""
 
-MAX_ALIASES = 100
-"""YAML aliases a document may use; a few aliases of aliases expand to gigabytes."""
+MAX_ALIASES = 16
+"""YAML aliases a document may use: nested, 16 expand to a few hundred values and not to gigabytes."""
 
 RecordType = TypeVar("RecordType", bound=BaseModel)
 
@@ -25,19 +25,8 @@ except AttributeError:  # pyyaml built without libyaml
     _SafeLoader = yaml.SafeLoader
 
 
-class _BoundedLoader(_SafeLoader):  # type: ignore[misc]
-    """Safe YAML that counts aliases and refuses a key given twice."""
-
-    def __init__(self, stream: str) -> None:
-        super().__init__(stream)
-        self._aliases = 0
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.AliasEvent):
-            self._aliases += 1
-            if self._aliases > MAX_ALIASES:
-                raise yaml.YAMLError(f"more than {MAX_ALIASES} aliases")
-        return super().compose_node(parent, index)
+class _StrictLoader(_SafeLoader):  # type: ignore[misc]
+    """Safe YAML that refuses a key given twice."""
 
     def construct_mapping(self, node: Any, deep: bool = False) -> Any:
         seen = set()
@@ -85,7 +74,15 @@ def parse_yaml(text: str, *, what: str) -> Any:
     if len(text.encode()) > MAX_DOCUMENT_BYTES:
         raise InputError(f"{what}: more than {MAX_DOCUMENT_BYTES:,} bytes")
     try:
-        return yaml.load(text, Loader=_BoundedLoader)
+        events = yaml.parse(text, Loader=_SafeLoader)
+        if (
+            "*" in text
+            and sum(isinstance(event, yaml.AliasEvent) for event in events) > MAX_ALIASES
+        ):
+            raise InputError(f"{what}: more than {MAX_ALIASES} YAML aliases")
+        return yaml.load(text, Loader=_StrictLoader)
+    except InputError:
+        raise
     except yaml.YAMLError as error:
         raise InputError(f"{what}: not valid YAML: {_one_line(str(error))}") from None
     except (RecursionError, ValueError, TypeError, AttributeError) as error:
