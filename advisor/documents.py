@@ -17,6 +17,9 @@ MAX_DOCUMENT_BYTES = 2_000_000
 MAX_ALIASES = 16
 """YAML aliases a document may use: nested, 16 expand to a few hundred values and not to gigabytes."""
 
+MAX_DEPTH = 60
+"""Levels a document may nest; the parser's own stack ends the process at some thousands."""
+
 RecordType = TypeVar("RecordType", bound=BaseModel)
 
 try:
@@ -74,12 +77,7 @@ def parse_yaml(text: str, *, what: str) -> Any:
     if len(text.encode()) > MAX_DOCUMENT_BYTES:
         raise InputError(f"{what}: more than {MAX_DOCUMENT_BYTES:,} bytes")
     try:
-        events = yaml.parse(text, Loader=_SafeLoader)
-        if (
-            "*" in text
-            and sum(isinstance(event, yaml.AliasEvent) for event in events) > MAX_ALIASES
-        ):
-            raise InputError(f"{what}: more than {MAX_ALIASES} YAML aliases")
+        _check_shape(text, what)
         return yaml.load(text, Loader=_StrictLoader)
     except InputError:
         raise
@@ -87,6 +85,19 @@ def parse_yaml(text: str, *, what: str) -> Any:
         raise InputError(f"{what}: not valid YAML: {_one_line(str(error))}") from None
     except (RecursionError, ValueError, TypeError, AttributeError) as error:
         raise InputError(f"{what}: not usable YAML: {_one_line(str(error))}") from None
+
+
+def _check_shape(text: str, what: str) -> None:
+    """Refuse what would expand or nest without bound, before anything is built from it."""
+    depth = aliases = 0
+    for event in yaml.parse(text, Loader=_SafeLoader):
+        depth += isinstance(event, yaml.CollectionStartEvent)
+        depth -= isinstance(event, yaml.CollectionEndEvent)
+        aliases += isinstance(event, yaml.AliasEvent)
+        if depth > MAX_DEPTH:
+            raise InputError(f"{what}: nested more than {MAX_DEPTH} deep")
+        if aliases > MAX_ALIASES:
+            raise InputError(f"{what}: more than {MAX_ALIASES} YAML aliases")
 
 
 def read_yaml(path: Path, *, what: str) -> Any:

@@ -243,7 +243,7 @@ class Constraints(_Stated):
     data_residency: DataResidency = "any"
     """Where the data may go: `any` admits hosted APIs, the others do not."""
     accelerators: tuple[str, ...] | None = None
-    """Accelerators to consider; None: all with a price or under ownership."""
+    """Accelerators to consider (ids, or paths of a YAML file); None: all that have a price."""
     max_accelerators: PositiveInt | None = None
     clouds: tuple[str, ...] | None = None
     """Providers whose prices count; None: all but marketplaces."""
@@ -251,7 +251,9 @@ class Constraints(_Stated):
     high_risk_share: float = Field(default=0, ge=0, le=1)
     """Share of requests that must go to the large model whatever the small one says."""
     models: tuple[str, ...] | None = None
-    """Models to consider; None: the whole catalogue."""
+    """Models to consider (ids, aliases or paths of a config.json); None: the whole catalogue."""
+    usd_per_accelerator_hour: dict[str, PositiveFloat] = Field(default_factory=dict)
+    """Prices of one's own by accelerator; they replace the listed ones."""
     adaptations: tuple[Adaptation, ...] = get_args(Adaptation)[:4]
     """Adaptations the team can carry out."""
     max_escalation_rate: float = Field(default=0.2, gt=0, le=1)
@@ -278,6 +280,8 @@ class TaskProfile(_Stated):
     latency: LatencyTarget = LatencyTarget()
     traffic: Traffic
     constraints: Constraints = Constraints()
+    assumptions: dict[str, NonNegativeFloat] = Field(default_factory=dict)
+    """Assumed figures stated by the user, by name (profiles/assumptions.yaml lists them)."""
 
     @classmethod
     def load(cls, path: str | Path, overrides: Mapping[str, Any] | None = None) -> TaskProfile:

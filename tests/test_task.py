@@ -111,10 +111,11 @@ def test_an_unknown_key_is_named_with_the_known_ones() -> None:
         (b"a: [1", "not valid YAML"),
         (b"name: a\nname: b", "given twice"),
         (b"!!python/object/apply:os.system ['true']", "not valid YAML"),
-        (b"{" * 5000, "YAML"),
+        (b"{" * 5000, "nested"),
+        (b"[" * 100_000, "nested"),
         (b"x" * 50_000_000, "at most"),
     ],
-    ids=["empty", "blank", "binary", "list", "syntax", "twice", "code", "deep", "large"],
+    ids=["empty", "blank", "binary", "list", "syntax", "twice", "code", "deep", "deeper", "large"],
 )
 def test_hostile_files_get_one_line(tmp_path: Path, content: bytes, words: str) -> None:
     path = tmp_path / "task.yaml"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
+from advisor.catalog.dates import Day
 from advisor.catalog.models import Precision
 from advisor.records import Record
 
@@ -29,14 +30,18 @@ class AcceleratorSpec(Record):
     interconnect_gbps_unidir: PositiveFloat
     """GB/s between accelerators, per accelerator, one direction."""
     interconnect: str = ""
+    data_centre: bool = True
+    """False for cards whose licence excludes data centres: used only where a task names them."""
     max_per_node: PositiveInt = 8
     """Largest tensor-parallel group the interconnect joins."""
     tdp_w: PositiveFloat | None = None
     confidence: str = "sourced"
     """`sourced`, or `memory` where figures are recalled and unchecked."""
     source: str = ""
-    as_of: str = ""
+    as_of: Day | None = None
     note: str = ""
+    price_as_of: Day | None = None
+    """Date of `usd_per_gpu_hour` (YYYY-MM-DD)."""
     usd_per_gpu_hour: dict[str, NonNegativeFloat] = Field(default_factory=dict)
     """Prices by provider that travel with the file; profiles/prices/ holds the dated ones."""
 
@@ -83,3 +88,9 @@ class AcceleratorSpec(Record):
             "int8": self.int8_tops_dense,
             "fp4": self.fp4_tflops_dense,
         }.get(precision, None if precision == "int4" else self.bf16_tflops_dense) is not None
+
+
+class AcceleratorFile(Record):
+    """One file of profiles/accelerators/."""
+
+    accelerators: tuple[AcceleratorSpec, ...] = Field(min_length=1)

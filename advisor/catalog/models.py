@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
+from advisor.catalog.dates import Day
 from advisor.records import Record
 
 Precision = Literal["bf16", "fp16", "fp8", "int8", "int4", "fp4"]
@@ -43,7 +44,7 @@ class MixtureOfExperts(Record):
 
 
 class LatentAttention(Record):
-    """Multi-head latent attention (DeepSeek-V2, arXiv 2405.04434): one compressed KV vector a token."""
+    """Multi-head latent attention (arXiv 2405.04434): one compressed KV vector a token."""
 
     q_lora_rank: PositiveInt | None = None
     kv_lora_rank: PositiveInt
@@ -57,6 +58,15 @@ class SlidingWindow(Record):
 
     size: PositiveInt
     num_sliding_layers: PositiveInt
+
+
+class FullAttention(Record):
+    """Shape of full-attention layers where it differs from that of the sliding ones (Gemma 4)."""
+
+    head_dim: PositiveInt
+    num_kv_heads: PositiveInt
+    keys_are_values: bool = False
+    """One projection serves as key and value: its weights exist once, the cache holds both."""
 
 
 class ModelSpec(Record):
@@ -86,6 +96,8 @@ class ModelSpec(Record):
     moe: MixtureOfExperts | None = None
     mla: LatentAttention | None = None
     sliding_window: SlidingWindow | None = None
+    full_attention: FullAttention | None = None
+    """Full-attention layers of another shape than `num_kv_heads` x `head_dim`; None: the same."""
     attention_layers: PositiveInt | None = None
     """Layers with attention where the rest are state-space layers (Mamba); None: all."""
     mixer_parameters_per_layer: NonNegativeInt = 0
@@ -101,11 +113,18 @@ class ModelSpec(Record):
     params_total_published_b: PositiveFloat | None = None
     """Billions of parameters of the language model as its maker states them."""
     params_active_published_b: PositiveFloat | None = None
+    count_exception: str = ""
+    """Why the count computed from the shape is more than 1 % off the published one, where it is."""
+    variant_of: str | None = None
+    """Id of the model whose shape this is: a quantised checkpoint of it, or its base model."""
+    considered: bool = True
+    """Whether a recommendation considers it unasked; False for base models (not tuned to follow
+    instructions), superseded ones, and checkpoints that another entry at a precision covers."""
     license: str
     commercial_use: bool = True
     note: str = ""
     source: str
-    as_of: str
+    as_of: Day
     """Date of the figures (YYYY-MM-DD)."""
     checked: bool = True
     """False where figures are recalled and were not compared with the published file."""
@@ -123,7 +142,34 @@ class ModelSpec(Record):
         return self
 
 
+class ModelVariant(Record):
+    """A checkpoint with the shape of another: what differs from it."""
+
+    id: str
+    """Hugging Face id."""
+    variant_of: str
+    """Id of the model whose shape it has."""
+    aliases: tuple[str, ...] = ()
+    context_window: PositiveInt | None = None
+    published_precision: Precision | None = None
+    expert_precision: Precision | None = None
+    quantized_to: tuple[Precision, ...] | None = None
+    license: str | None = None
+    commercial_use: bool | None = None
+    considered: bool = False
+    note: str = ""
+    source: str
+    as_of: Day
+    checked: bool = True
+
+    def spec(self, original: ModelSpec) -> ModelSpec:
+        """The full record: the original's shape with what is stated here."""
+        stated = self.model_dump(exclude_none=True)
+        return ModelSpec.model_validate(original.model_dump() | stated)
+
+
 class ModelFile(Record):
     """One file of profiles/models/."""
 
     models: tuple[ModelSpec, ...] = Field(min_length=1)
+    variants: tuple[ModelVariant, ...] = ()

@@ -64,7 +64,8 @@ class SelfHostedTier(Record):
     def title(self) -> str:
         """Short name: model, precision and hardware."""
         parallel = f"{self.tensor_parallel}×" if self.tensor_parallel > 1 else ""
-        return f"{short_name(self.model)} {self.weights_dtype} on {self.replicas} × {parallel}{self.accelerator}"
+        hardware = f"{self.replicas} × {parallel}{self.accelerator}"
+        return f"{short_name(self.model)} {self.weights_dtype} on {hardware}"
 
 
 class HostedTier(Record):

@@ -1,4 +1,4 @@
-"""What one engine step of one deployment costs, tabulated: the seam between physics and simulator."""
+"""What an engine step of a deployment costs, tabulated: the seam of physics and simulator."""
 
 from __future__ import annotations
 

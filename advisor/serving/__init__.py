@@ -1,0 +1,1 @@
+"""Load in, percentiles out: workloads, vLLM's scheduler, fleets, cascades and their metrics."""

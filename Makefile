@@ -1,0 +1,82 @@
+# What a person or a CI job runs. Needs Python 3.11, make, git and gcc; `make help` lists targets.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+PORT ?= 8501
+HOST ?= 127.0.0.1
+
+VENV := .venv
+BIN := $(VENV)/bin
+APP := $(VENV)/.installed-app
+DEV := $(VENV)/.installed-dev
+PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --quiet --constraint constraints.txt
+COMPILE := $(BIN)/python -c 'from advisor.serving.compilation import ensure_compiled; ensure_compiled(print)'
+CHROMIUM := chromium chromium-browser google-chrome
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help app install test check browser chromium benchmarks constraints schemas clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+app: $(APP) ## install what is needed and open the app (PORT=8501 HOST=127.0.0.1)
+	@$(COMPILE)
+	@exec $(BIN)/advisor app --host $(HOST) --port $(PORT)
+
+install: $(DEV) ## install everything that development needs, and compile the simulator
+	@$(COMPILE)
+
+test: install ## run the tests (unit tests; browser tests and benchmarks have targets of their own)
+	$(BIN)/python -m pytest
+
+check: $(DEV) ## lint, formatting and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+browser: install chromium ## drive the app in headless Chromium
+	$(BIN)/python -m pytest -m browser tests/browser
+
+chromium:
+	@for name in $(CHROMIUM); do command -v $$name >/dev/null && exit 0; done; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
+		apt-get install -y -qq --no-install-recommends chromium fonts-dejavu-core; \
+	else \
+		echo "Browser tests need Chromium: as root, apt-get install chromium fonts-dejavu-core" >&2; \
+		exit 1; \
+	fi
+
+benchmarks: install ## measure speed and accuracy; prints the figures
+	$(BIN)/python -m pytest -m benchmark -s tests/benchmarks
+
+constraints: ## pin the newest versions that the requirements admit, from a fresh environment
+	@set -e; folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; \
+	$(PYTHON) -m venv "$$folder/venv"; \
+	"$$folder/venv/bin/python" -m pip install --quiet --upgrade pip; \
+	"$$folder/venv/bin/python" -m pip install --quiet --editable '.[dev]'; \
+	"$$folder/venv/bin/python" -m pip freeze --exclude-editable | grep -E '^[A-Za-z0-9._-]+==' \
+		> "$$folder/pins"; \
+	{ echo "# Versions of the default and dev installs that the tests ran with: make constraints"; \
+	  cat "$$folder/pins"; } > constraints.txt; \
+	wc -l constraints.txt
+
+schemas: $(DEV) ## write the JSON Schemas of profiles/schemas
+	$(BIN)/python -m advisor.catalog.schemas
+	$(BIN)/python -m advisor.schemas
+
+clean: ## remove the environment, caches and build results
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	@test -n "$(PYTHON)" || { echo "Python 3.11 is needed" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(APP): pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) --editable .
+	@touch $@
+
+$(DEV): pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) --editable '.[dev]'
+	@touch $(APP) $@

@@ -1,0 +1,142 @@
+"""From measurements to a file of coefficients: `python -m advisor.calibrate.fit`.
+
+Loops and open loads are approximated in closed form while fitting; after each round every one of
+them is simulated, and the ratio of the two corrects the next round.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from advisor.calibrate.conditions import Condition, condition_of
+from advisor.calibrate.exclusions import exclusion_of
+from advisor.calibrate.expectation import frontend_seconds
+from advisor.calibrate.measurements import Measurement
+from advisor.calibrate.problem import (
+    METRICS,
+    Problem,
+    build_problem,
+    coefficients_of_rows,
+    log_coefficients,
+    log_predictions,
+    overhead_seconds,
+)
+from advisor.calibrate.served import cost_of, serve
+from advisor.calibrate.solver import Solution, solve
+from advisor.catalog import Catalog
+from advisor.catalog.coefficients import COEFFICIENT_NAMES, Coefficients, bounds_of
+from advisor.errors import AdvisorError
+
+FloatArray = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """Rows that are fitted, and why the others are not."""
+
+    rows: tuple[Measurement, ...]
+    conditions: tuple[Condition, ...]
+    left_out: Mapping[str, int]
+    """Rows by reason."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Fit:
+    """A fit with everything it was made from."""
+
+    sample: Sample
+    problem: Problem
+    solution: Solution
+
+
+def sample_of(
+    measurements: Sequence[Measurement],
+    catalog: Catalog,
+    excluded: Callable[[Measurement], object] = exclusion_of,
+) -> Sample:
+    """Sort measurements into those that can be used and those that cannot."""
+    rows: list[Measurement] = []
+    conditions: list[Condition] = []
+    left_out: dict[str, int] = {}
+    for row in measurements:
+        found = excluded(row)
+        reason = str(getattr(found, "reason", found)) if found else ""
+        if not reason:
+            try:
+                condition = condition_of(row.setup, catalog)
+            except AdvisorError as error:
+                reason = str(error)
+            else:
+                rows.append(row)
+                conditions.append(condition)
+                continue
+        left_out[reason] = left_out.get(reason, 0) + 1
+    return Sample(tuple(rows), tuple(conditions), left_out)
+
+
+def fit_coefficients(
+    measurements: Sequence[Measurement], catalog: Catalog, *, rounds: int = 2
+) -> Fit:
+    """Fit the law to measurements; each round after the first starts from simulated loops."""
+    sample = sample_of(measurements, catalog)
+    problem = build_problem(sample.rows, sample.conditions)
+    solution = solve(problem)
+    for _ in range(rounds - 1):
+        correct_by_simulation(problem, solution.theta)
+        solution = solve(problem, start=solution.theta, iterations=12)
+    correct_by_simulation(problem, solution.theta)
+    return Fit(sample, problem, solution)
+
+
+def row_coefficients(logs: FloatArray) -> Coefficients:
+    """One row's coefficients as a record."""
+    bounds = {name: bounds_of(name) for name in COEFFICIENT_NAMES}
+    return Coefficients(
+        **{
+            name: float(np.clip(np.exp(value), *bounds[name]))
+            for name, value in zip(COEFFICIENT_NAMES, logs, strict=True)
+        }
+    )
+
+
+def correct_by_simulation(problem: Problem, theta: FloatArray) -> None:
+    """Set the problem's corrections: ln(simulated/approximated) of each load that flows."""
+    problem.correction.clear()
+    logs = log_coefficients(problem, theta)
+    approximate = np.exp(log_predictions(problem, logs))
+    columns = coefficients_of_rows(logs)
+    overhead = overhead_seconds(columns, problem.columns.loads.input_tokens)
+    frontend = frontend_seconds(columns, problem.columns.loads.input_tokens)
+    loads = problem.columns.loads
+    waiting = loads.concurrency > loads.capacity
+    corrections = np.zeros((len(METRICS), len(logs)))
+    for index in np.flatnonzero(~(loads.static | loads.steady) | waiting):
+        condition = problem.conditions[int(index)]
+        cost = cost_of(condition, row_coefficients(logs[index]))
+        try:
+            served = serve(
+                condition,
+                cost,
+                overhead_s=float(overhead[index]),
+                frontend_s=float(frontend[index]),
+            )
+        except AdvisorError:
+            continue
+        simulated = np.array(
+            [
+                float(served.tpot_s.mean()) if len(served.tpot_s) else math.nan,
+                float(served.e2e_s.max()),
+                float(served.ttft_s.mean()),
+                float(served.ttft_s.mean()),
+            ]
+        )
+        engine_side = approximate[:, index].copy()
+        engine_side[METRICS.index("ttft")] -= overhead[index]
+        ratio = np.log(np.maximum(simulated, 1e-6) / np.maximum(engine_side, 1e-6))
+        corrections[:, index] = np.nan_to_num(ratio)
+    problem.correction.update(zip(METRICS, corrections, strict=True))

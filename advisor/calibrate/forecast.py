@@ -1,0 +1,279 @@
+"""What a condition's client will measure, with 90 % intervals: the simulator and its doubts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from advisor.calibrate.conditions import Condition
+from advisor.calibrate.expectation import columns_of, expected
+from advisor.calibrate.measurements import METRICS, STATISTICS
+from advisor.calibrate.problem import coefficients_of_rows
+from advisor.calibrate.served import Served, cost_of, kv_blocks_of, serve
+from advisor.calibrate.uncertainty import (
+    NORMAL_90,
+    Level,
+    LogSpread,
+    coefficient_spread,
+    covariance_for,
+)
+from advisor.catalog.coefficients import COEFFICIENT_NAMES
+from advisor.catalog.fits import Calibration, FitFile, calibration_of
+from advisor.errors import AdvisorError
+from advisor.physics.step_cost import StepCost
+
+FloatArray = NDArray[np.float64]
+
+_QUANTILES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A figure with its 90 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """What is predicted of one condition."""
+
+    latency_s: dict[str, Figure]
+    """By metric (`ttft_mean` … `e2e_p99`)."""
+    output_tokens_per_s: float
+    label: str
+    basis: str
+    error: str = ""
+
+
+@dataclass
+class Forecaster:
+    """Predicts many conditions from one fit, sharing what deployments have in common."""
+
+    fit: FitFile
+    decode_levels: dict[str, Level] = field(default_factory=dict)
+    """Of deployments that were measured themselves, by `deployment_identity`."""
+    first_token_levels: dict[str, Level] = field(default_factory=dict)
+    _costs: dict[tuple[object, ...], StepCost] = field(default_factory=dict)
+
+    def forecast(self, conditions: Sequence[Condition]) -> list[Forecast]:
+        """One forecast a condition, in order; what cannot be predicted says why in `error`."""
+        if not conditions:
+            return []
+        calibrations = [
+            calibration_of(
+                self.fit,
+                one.deployment.accelerator,
+                engine_version=one.setup.engine_version,
+            )
+            for one in conditions
+        ]
+        spread = self._coefficient_spread(conditions, calibrations)
+        forecasts = []
+        for index, (condition, calibration) in enumerate(
+            zip(conditions, calibrations, strict=True)
+        ):
+            decode, first = self._levels(condition, calibration, spread, index)
+            try:
+                forecasts.append(self._one(condition, calibration, decode, first))
+            except AdvisorError as error:
+                forecasts.append(
+                    Forecast({}, math.nan, calibration.label, calibration.basis, str(error))
+                )
+        return forecasts
+
+    def _coefficient_spread(
+        self, conditions: Sequence[Condition], calibrations: Sequence[Calibration]
+    ) -> LogSpread:
+        logs = np.log(
+            [
+                [getattr(one.coefficients, name) for name in COEFFICIENT_NAMES]
+                for one in calibrations
+            ]
+        )
+        by_label = {one.label: covariance_for(self.fit, one.label) for one in calibrations}
+        covariances = np.stack([by_label[one.label] for one in calibrations])
+        return coefficient_spread(columns_of(list(conditions)), logs, covariances)
+
+    def _levels(
+        self, condition: Condition, calibration: Calibration, spread: LogSpread, index: int
+    ) -> tuple[Level, Level]:
+        """ln(true/predicted) of steps, and of the time to first token within the engine."""
+        identity, model = deployment_identity(condition), condition.deployment.model
+        decode = self.decode_levels.get(identity)
+        first = self.first_token_levels.get(identity)
+        if decode is None:
+            known = float(max(spread.tpot[index], spread.e2e[index]))
+            decode = Level(0.0, math.hypot(known, calibration.decode_log_sd(model)))
+        if first is None:
+            known = float(spread.ttft[index])
+            first = Level(0.0, math.hypot(known, calibration.prefill_log_sd(model)))
+            if decode.rows:
+                first = replace(first, sd=min(first.sd, math.hypot(decode.sd, 0.1)))
+        return decode, first
+
+    def _one(
+        self, condition: Condition, calibration: Calibration, decode: Level, first: Level
+    ) -> Forecast:
+        overhead_s, overhead_sd = overhead_of(condition, calibration)
+        frontend_s = _frontend_of(condition, calibration)
+        cost = self._cost(condition, calibration).scaled(math.exp(decode.mean))
+        if condition.setup.load == "steady_batch":
+            middle, slow, fast = (
+                _steady(condition, calibration, math.exp(decode.mean + shift))
+                for shift in (0.0, decode.sd, -decode.sd)
+            )
+        else:
+            middle, slow, fast = (
+                _statistics(
+                    serve(
+                        condition,
+                        cost.scaled(factor),
+                        overhead_s=overhead_s,
+                        frontend_s=frontend_s,
+                    )
+                )
+                for factor in (1.0, math.exp(decode.sd), math.exp(-decode.sd))
+            )
+        share = condition.replicas * condition.deployment.data_parallel
+        label = "measured" if decode.rows else calibration.label
+        return Forecast(
+            latency_s={
+                name: _figure(
+                    name,
+                    middle[name],
+                    slow[name],
+                    fast[name],
+                    decode,
+                    first,
+                    overhead_s,
+                    overhead_sd,
+                )
+                for name in METRICS
+                if math.isfinite(middle.get(name, math.nan))
+            },
+            output_tokens_per_s=middle["output_tokens_per_s"] * share,
+            label=label,
+            basis=f"{decode.rows} rows of this deployment" if decode.rows else calibration.basis,
+        )
+
+    def _cost(self, condition: Condition, calibration: Calibration) -> StepCost:
+        key = (
+            deployment_identity(condition),
+            condition.engine.max_num_batched_tokens,
+            condition.engine.max_num_seqs,
+        )
+        if key not in self._costs:
+            self._costs[key] = cost_of(condition, calibration.coefficients)
+        return self._costs[key]
+
+
+def deployment_identity(condition: Condition) -> str:
+    """What a level belongs to: model, formats, accelerator, layout, engine generation."""
+    one = condition.deployment
+    parts = (
+        one.model.id,
+        one.weights_dtype,
+        one.kv_dtype,
+        one.accelerator.id,
+        one.tensor_parallel,
+        one.data_parallel,
+        one.expert_parallel,
+        condition.generation,
+    )
+    return "|".join(str(part) for part in parts)
+
+
+def overhead_of(condition: Condition, calibration: Calibration) -> tuple[float, float]:
+    """Request overhead in seconds, and 1-sd of its logarithm.
+
+    As stated by the row; 0 for batches handed to the engine in process; else that of the serving
+    set-ups measured so far, which differ widely.
+    """
+    if condition.setup.request_overhead_ms is not None:
+        return condition.setup.request_overhead_ms / 1000, 0.0
+    if condition.setup.load in ("static_batch", "steady_batch"):
+        return 0.0, 0.0
+    seconds = calibration.coefficients.request_overhead_s + _frontend_of(condition, calibration)
+    return seconds, calibration.overhead_log_sd
+
+
+def _frontend_of(condition: Condition, calibration: Calibration) -> float:
+    """Serial time of the frontend for one request; none where batches are handed over in process."""
+    if condition.setup.load in ("static_batch", "steady_batch"):
+        return 0.0
+    c = calibration.coefficients
+    return c.frontend_request_s + c.frontend_token_s * condition.input_tokens
+
+
+def _statistics(served: Served) -> dict[str, float]:
+    """The metrics of a simulated load, seconds; a batch's E2E is that of the whole batch."""
+    found = {"output_tokens_per_s": served.output_tokens_per_s}
+    for quantity in ("ttft", "tpot", "e2e"):
+        values = getattr(served, f"{quantity}_s")
+        if len(values):
+            found[f"{quantity}_mean"] = float(values.mean())
+            quantiles = np.quantile(values, list(_QUANTILES.values()))
+            found |= {
+                f"{quantity}_{name}": float(value)
+                for name, value in zip(_QUANTILES, quantiles, strict=True)
+            }
+    if len(served.tpot_s):
+        for statistic in STATISTICS:
+            found[f"itl_{statistic}"] = float(getattr(served.itl_s, statistic))
+    return found
+
+
+def _steady(condition: Condition, calibration: Calibration, scale: float) -> dict[str, float]:
+    """A batch that only decodes, in closed form."""
+    kv_blocks_of(condition, math.ceil(condition.input_tokens + condition.output_tokens))
+    logs = np.log([[getattr(calibration.coefficients, name) for name in COEFFICIENT_NAMES]])
+    means = expected(columns_of([condition]), coefficients_of_rows(logs))
+    seconds = {
+        "ttft": float(means.ttft_s[0]) * scale,
+        "tpot": float(means.tpot_s[0]) * scale,
+        "itl": float(means.tpot_s[0]) * scale,
+        "e2e": float(means.e2e_s[0]) * scale,
+    }
+    found = {f"{name}_{one}": value for name, value in seconds.items() for one in STATISTICS}
+    return found | {"output_tokens_per_s": float(means.decoding[0]) / seconds["tpot"]}
+
+
+def _figure(
+    name: str,
+    middle: float,
+    slow: float,
+    fast: float,
+    decode: Level,
+    first: Level,
+    overhead_s: float,
+    overhead_sd: float,
+) -> Figure:
+    """Median and 90 % interval of a metric.
+
+    `slow` and `fast` are the engine with every step one standard deviation longer or shorter, so
+    that near saturation the interval widens by itself. What starts with a request also carries the
+    request overhead, whose doubt is independent.
+    """
+    quantity = name.partition("_")[0]
+    level, with_overhead = decode, quantity in ("ttft", "e2e")
+    ratio = first.sd / max(decode.sd, 1e-9) if quantity == "ttft" else 1.0
+    engine = middle * (math.exp(first.mean - decode.mean) if quantity == "ttft" else 1.0)
+    up = math.log(max(slow, 1e-9) / max(middle, 1e-9)) * ratio
+    down = math.log(max(middle, 1e-9) / max(fast, 1e-9)) * ratio
+    own = level.sd * ratio
+    up, down = max(up, 0.3 * own), max(down, 0.3 * own)
+    total = engine + (overhead_s if with_overhead else 0.0)
+    share = engine / total if total > 0 else 1.0
+    extra = (1 - share) * overhead_sd
+    return Figure(
+        value=total,
+        low=total * math.exp(-NORMAL_90 * math.hypot(share * down, extra)),
+        high=total * math.exp(NORMAL_90 * math.hypot(share * up, extra)),
+    )

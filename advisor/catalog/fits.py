@@ -1,0 +1,227 @@
+"""Calibrated coefficients: which ones an accelerator gets, and how far to trust them."""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, NonNegativeFloat, NonNegativeInt
+
+from advisor.catalog.accelerators import AcceleratorSpec
+from advisor.catalog.coefficients import Coefficients, bounds_of
+from advisor.catalog.locations import CALIBRATION
+from advisor.catalog.models import ModelSpec
+from advisor.documents import read_json, validate
+from advisor.records import Record
+
+DEFAULT_FITS = CALIBRATION / "fits" / "default.json"
+
+Label = Literal["measured", "calibrated", "transferred", "assumed"]
+"""`measured`: rows of the very deployment; `calibrated`: rows of the accelerator; `transferred`:
+rows of its hardware family, or of the same vendor's others; `assumed`: nothing of its kind."""
+
+
+class Evidence(Record):
+    """What a group of accelerators' coefficients were fitted on."""
+
+    rows: NonNegativeInt
+    sources: tuple[str, ...]
+    engine_versions: tuple[str, ...] = ()
+    """Lowest and highest version named by the rows."""
+    log_deviations: dict[str, float] = Field(default_factory=dict)
+    """ln of each coefficient's ratio to the level above, where there is one."""
+
+
+class Spread(Record):
+    """1-sd of ln(true/predicted) of a deployment that was not measured itself, over and above the
+    uncertainty of the coefficients."""
+
+    decode: NonNegativeFloat
+    """Decode steps of dense models."""
+    decode_routed: NonNegativeFloat
+    """Decode steps of mixture-of-experts models."""
+    prefill: NonNegativeFloat
+    """Time to first token within the engine, dense models."""
+    prefill_routed: NonNegativeFloat
+    shape: NonNegativeFloat
+    """Along batch and length, once the deployment's own level is known."""
+
+
+class FitFile(Record):
+    """calibration/fits/*.json: one fit."""
+
+    as_of: str
+    note: str = ""
+    vendor: str = "nvidia"
+    """Maker of the accelerators that the rows are from."""
+    coefficients: Coefficients
+    """The prior for any accelerator."""
+    log_covariance: dict[str, tuple[float, ...]] = Field(default_factory=dict)
+    """Of the logarithms of the coefficients: by name, in the order of the names."""
+    deviation_log_sd: dict[str, NonNegativeFloat] = Field(default_factory=dict)
+    """By which an accelerator without rows may differ, by coefficient."""
+    overhead_log_sd: NonNegativeFloat = 0.6
+    """1-sd of ln of the request overhead between serving set-ups."""
+    models: tuple[str, ...] = ()
+    """Ids of the models that the rows are of."""
+    families: dict[str, Evidence] = Field(default_factory=dict)
+    """By `family_of` the accelerator."""
+    accelerators: dict[str, Evidence] = Field(default_factory=dict)
+    calibrated: Spread
+    """Spread for an accelerator with rows (leaving out one model at a time)."""
+    transferred: Spread
+    """Spread for an accelerator without rows (leaving out one accelerator at a time)."""
+    assumed: Spread
+    """Spread for another vendor's hardware: wider, by judgement."""
+
+
+class Calibration(Record):
+    """The coefficients of one accelerator, with what they rest on."""
+
+    label: Label
+    basis: str
+    """One line for people, e.g. `fitted on 331 rows of H100-SXM from 2 sources`."""
+    coefficients: Coefficients
+    spread: Spread
+    overhead_log_sd: NonNegativeFloat
+    """1-sd of ln of the request overhead between serving set-ups."""
+    as_of: str
+
+    @property
+    def log_sd(self) -> float:
+        """1-sd of ln(true/predicted) of decode steps, whatever the model."""
+        return max(self.spread.decode, self.spread.decode_routed)
+
+    @property
+    def log_sd_prefill(self) -> float:
+        """The same of prefill."""
+        return max(self.spread.prefill, self.spread.prefill_routed)
+
+    def decode_log_sd(self, model: ModelSpec) -> float:
+        """1-sd of ln(true/predicted) of a model's decode steps."""
+        return self.spread.decode_routed if model.moe else self.spread.decode
+
+    def prefill_log_sd(self, model: ModelSpec) -> float:
+        """The same of its prefill."""
+        return self.spread.prefill_routed if model.moe else self.spread.prefill
+
+
+PRIOR = FitFile(
+    as_of="2026-11-22",
+    note="physical priors: published efficiencies of vLLM's kernels, nothing fitted",
+    coefficients=Coefficients(),
+    calibrated=Spread(decode=0.25, decode_routed=0.25, prefill=0.3, prefill_routed=0.35, shape=0.1),
+    transferred=Spread(decode=0.25, decode_routed=0.3, prefill=0.3, prefill_routed=0.4, shape=0.1),
+    assumed=Spread(decode=0.4, decode_routed=0.45, prefill=0.45, prefill_routed=0.5, shape=0.15),
+)
+"""Used where there is no file of fits."""
+
+
+@lru_cache(maxsize=8)
+def load_fits(path: Path | None = None) -> FitFile:
+    """A fit from its file; the shipped one, or the physical priors, where none is named.
+
+    Raises:
+        InputError: the named file is missing or not a fit.
+    """
+    if path is None:
+        path = DEFAULT_FITS
+        if not path.is_file():
+            return PRIOR
+    return validate(FitFile, read_json(path, what="fits"), what=f"fits {path.name}")
+
+
+def family_of(accelerator: AcceleratorSpec) -> str:
+    """Hardware family: accelerators that share kernels, e.g. `blackwell` of B200 and B300."""
+    return accelerator.arch.split("-")[0]
+
+
+def calibration_for(
+    accelerator: AcceleratorSpec,
+    *,
+    engine_version: str | None = None,
+    fits: Path | None = None,
+) -> Calibration:
+    """The coefficients to use for an accelerator; there is always an answer.
+
+    Its own deviations where it was measured, else those of its hardware family, else the prior;
+    each step down widens the spread. A named engine version outside those fitted is said in
+    `basis`. Raises InputError only for a file of fits that cannot be read.
+    """
+    return calibration_of(load_fits(fits), accelerator, engine_version=engine_version)
+
+
+def calibration_of(
+    fit: FitFile, accelerator: AcceleratorSpec, *, engine_version: str | None = None
+) -> Calibration:
+    """As `calibration_for`, from a fit at hand."""
+    family = fit.families.get(family_of(accelerator))
+    own = fit.accelerators.get(accelerator.id)
+    deviations = dict(family.log_deviations) if family else {}
+    if own:
+        for name, deviation in own.log_deviations.items():
+            deviations[name] = deviations.get(name, 0.0) + deviation
+    spread, label, basis = _trust(fit, accelerator, family, own)
+    return Calibration(
+        label=label,
+        basis=basis + _version_note(own or family, engine_version),
+        coefficients=_shifted(fit.coefficients, deviations),
+        spread=spread,
+        overhead_log_sd=fit.overhead_log_sd,
+        as_of=fit.as_of,
+    )
+
+
+def _trust(
+    fit: FitFile, accelerator: AcceleratorSpec, family: Evidence | None, own: Evidence | None
+) -> tuple[Spread, Label, str]:
+    if own:
+        basis = f"fitted on {own.rows:,} rows of {accelerator.id} from {_sources(own)}"
+        return fit.calibrated, "calibrated", basis + _versions(own)
+    if family:
+        basis = f"transferred from {family.rows:,} rows of other {family_of(accelerator)} chips"
+        return fit.transferred, "transferred", basis + _versions(family)
+    measured = sum(evidence.rows for evidence in fit.accelerators.values())
+    if accelerator.vendor == fit.vendor and measured:
+        basis = f"transferred from {measured:,} rows of other {accelerator.vendor} accelerators"
+        return fit.transferred, "transferred", basis
+    if not measured:
+        return fit.assumed, "assumed", "assumed: physical priors, nothing fitted"
+    basis = f"assumed: no measurements of {accelerator.vendor} {accelerator.arch} accelerators"
+    return fit.assumed, "assumed", basis
+
+
+def _sources(evidence: Evidence) -> str:
+    count = len(evidence.sources)
+    return f"{count} source{'s' if count != 1 else ''}"
+
+
+def _versions(evidence: Evidence) -> str:
+    if not evidence.engine_versions:
+        return ""
+    first, last = evidence.engine_versions[0], evidence.engine_versions[-1]
+    return f", vLLM {first}" + (f"–{last}" if last != first else "")
+
+
+def _version_note(evidence: Evidence | None, engine_version: str | None) -> str:
+    """Says when a version lies outside those that the rows were made with."""
+    if not engine_version or evidence is None or not evidence.engine_versions:
+        return ""
+    first, last = evidence.engine_versions[0], evidence.engine_versions[-1]
+    if _release(first) <= _release(engine_version) <= _release(last):
+        return ""
+    return f"; vLLM {engine_version} was not among them"
+
+
+def _release(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.lstrip("v").split(".")[:2] if part.isdigit())
+
+
+def _shifted(prior: Coefficients, deviations: dict[str, float]) -> Coefficients:
+    values = prior.model_dump()
+    for name, deviation in deviations.items():
+        low, high = bounds_of(name)
+        values[name] = min(high, max(low, values[name] * math.exp(deviation)))
+    return Coefficients(**values)

@@ -1,5 +1,0 @@
-"""The `advisor` command."""
-
-
-def main() -> int:
-    return 0

@@ -1,0 +1,5 @@
+"""The `advisor` command."""
+
+from advisor.cli.command import main
+
+__all__ = ["main"]

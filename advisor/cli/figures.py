@@ -1,0 +1,47 @@
+"""Numbers as people read them: three significant digits, a unit, nothing more."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+NONE = "–"
+
+
+def milliseconds(value: float | None) -> str:
+    """Milliseconds without their unit."""
+    if value is None:
+        return NONE
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def duration(value_ms: float | None) -> str:
+    """A duration with its unit: milliseconds up to 10 s, then seconds."""
+    if value_ms is None:
+        return NONE
+    return f"{value_ms / 1e3:,.1f} s" if value_ms >= 10_000 else f"{milliseconds(value_ms)} ms"
+
+
+def dollars(value: float | None) -> str:
+    """USD: whole from 100 up, with cents below, three significant digits of a cent or less."""
+    if value is None:
+        return NONE
+    if value >= 100:
+        return f"${value:,.0f}"
+    return f"${value:.2f}" if value >= 0.1 or value == 0 else f"${value:.2g}"
+
+
+def percent(value: float | None) -> str:
+    """A fraction as a percentage; one more digit near 0 and 100."""
+    if value is None:
+        return NONE
+    return f"{value:.2%}" if value < 0.01 or value > 0.99 else f"{value:.1%}"
+
+
+def rate(value: float | None) -> str:
+    """Requests a second."""
+    return "no limit" if value is None else f"{value:,.3g}" if value < 1000 else f"{value:,.0f}"
+
+
+def interval(low: float, high: float | None, show: Callable[[float | None], str]) -> str:
+    """The ends of an interval; an open one has no upper end."""
+    return f"from {show(low)}" if high is None else f"{show(low)} to {show(high)}"

@@ -1,0 +1,91 @@
+"""`advisor simulate`: percentiles of one deployment, or of an architecture, at the busiest hour."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from advisor.cli.arguments import Verbs, add_json, add_task, engine_arguments, read_task
+from advisor.cli.output import print_json, print_text, say
+from advisor.errors import InputError
+
+DESCRIPTION = """\
+Simulate the task's busiest hour on one deployment (--model with --accelerator), or on
+an architecture that a recommendation chose (--architecture). Exits with 1 where the load
+cannot be served, or a latency bound of the task is missed."""
+
+
+def add_to(verbs: Verbs) -> None:
+    """Add the verb."""
+    parser = verbs.add_parser(
+        "simulate",
+        help="latency percentiles of one deployment or architecture",
+        description=DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_task(parser)
+    one = parser.add_argument_group("one deployment")
+    one.add_argument("--model", metavar="M", help="name, alias or path of a config.json")
+    one.add_argument("--accelerator", metavar="A", help="name, alias or path of a YAML file")
+    one.add_argument("--tensor-parallel", type=int, metavar="T", help="accelerators a replica (1)")
+    one.add_argument("--weights-dtype", metavar="D", help="bf16, fp8, int4 … (as published)")
+    one.add_argument("--kv-dtype", metavar="D", help="format of the KV cache (16 bit)")
+    one.add_argument(
+        "--replicas", type=int, metavar="N", help="equal engines behind a balancer (1)"
+    )
+    one.add_argument(
+        "--engine-args", metavar="NAME=VALUE,…", help="vLLM settings, e.g. max_num_seqs=64"
+    )
+    several = parser.add_argument_group("an architecture")
+    several.add_argument(
+        "--architecture", metavar="FILE.json", help="a recommendation, or its `chosen` object"
+    )
+    several.add_argument(
+        "--escalation-rate", type=float, metavar="E", help="share handed up (as projected)"
+    )
+    parser.add_argument("--requests", type=int, default=20_000, metavar="N", help="20000")
+    parser.add_argument("--seed", type=int, default=0, metavar="S", help="0")
+    add_json(parser)
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Simulate and print.
+
+    Raises:
+        InputError, DoesNotFitError: as `advisor.simulation.simulate`.
+    """
+    deployment = {
+        name: getattr(arguments, name)
+        for name in ("tensor_parallel", "weights_dtype", "kv_dtype", "replicas", "engine_args")
+        if getattr(arguments, name) is not None
+    }
+    if arguments.architecture and deployment:
+        option = next(iter(deployment)).replace("_", "-")
+        raise InputError(f"--{option} is for one deployment; the architecture states its own")
+    if arguments.escalation_rate is not None and not arguments.architecture:
+        raise InputError("--escalation-rate is for an architecture (--architecture FILE.json)")
+    if "engine_args" in deployment:
+        deployment["engine_args"] = engine_arguments(deployment["engine_args"])
+    task = read_task(arguments)
+
+    from advisor.simulation import simulate
+
+    result = simulate(
+        task,
+        model=arguments.model,
+        accelerator=arguments.accelerator,
+        architecture=Path(arguments.architecture) if arguments.architecture else None,
+        requests=arguments.requests,
+        seed=arguments.seed,
+        escalation_rate=arguments.escalation_rate,
+        announce=say,
+        **deployment,
+    )
+    if arguments.json:
+        print_json(result)
+    else:
+        from advisor.cli.simulation_text import simulation_text
+
+        print_text(simulation_text(result))
+    return 0 if result.meets_requirements else 1

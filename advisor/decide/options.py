@@ -1,0 +1,393 @@
+"""What could serve a task: deployments that fit and have a price, and admissible hosted models."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+
+from advisor.catalog import Catalog, HostedModel
+from advisor.catalog.accelerators import AcceleratorSpec
+from advisor.catalog.fits import Calibration, calibration_for
+from advisor.catalog.models import ModelSpec, Precision
+from advisor.economics import HourlyPrice, accelerator_price
+from advisor.errors import DoesNotFitError
+from advisor.physics.deployment import Deployment, compute_dtype
+from advisor.physics.memory import MemoryPlan, plan_memory, weights_bytes
+from advisor.physics.parameters import parameter_count
+from advisor.serving.engine import EngineSettings, vllm_defaults
+from advisor.serving.workload import Requests, workload_of
+from advisor.task import HOURS_PER_MONTH, TaskProfile
+
+DRAWN_REQUESTS = 1500
+"""Requests of one simulation in the search; what is chosen is simulated with more."""
+
+SEED = 20261122
+TENSOR_PARALLEL = (1, 2, 4, 8)
+BLOCK_TOKENS = 16
+
+LEAST_CONCURRENCY = 2
+"""Requests of the longest kind that a deployment must hold at once to be considered."""
+
+KEPT_BY_COST = 3
+"""Deployments of one model and format that the search looks at: the cheapest a request …"""
+KEPT_BY_SPEED = 2
+"""… and the fastest."""
+
+CAUTION_Z = 1.28
+"""Quantile of the step time (90 %) that fleets are sized for."""
+
+EFFICIENCY = 0.6
+"""Share of peak rates that the ranking before the search assumes; the search itself simulates."""
+
+
+@dataclass(frozen=True, eq=False)
+class Load:
+    """A task's requests drawn once, at one request per second, as one replica sees them."""
+
+    requests: Requests
+    extra_prompt_tokens: int = 0
+    """Tokens of worked examples in every prompt."""
+
+    @cached_property
+    def computed_tokens(self) -> float:
+        """Mean prompt tokens that the prefix cache does not hold."""
+        return float((self.requests.input_tokens - self.requests.cached_tokens)[1:].mean())
+
+    @cached_property
+    def input_tokens(self) -> float:
+        """Mean prompt."""
+        return float(self.requests.input_tokens.mean())
+
+    @cached_property
+    def output_tokens(self) -> float:
+        """Mean answer."""
+        return float(self.requests.output_tokens.mean())
+
+    @cached_property
+    def longest_tokens(self) -> int:
+        """Longest prompt with its answer among those drawn, in whole multiples of 256 tokens."""
+        total = int((self.requests.input_tokens + self.requests.output_tokens).max())
+        return -(-total // 256) * 256
+
+    def at_rate(self, rate_per_s: float) -> Requests:
+        """The same requests at another mean rate."""
+        return replace(self.requests, arrival_s=self.requests.arrival_s / rate_per_s)
+
+
+def load_of(task: TaskProfile, *, shots: int = 0, count: int = DRAWN_REQUESTS) -> Load:
+    """The load of a task, with `shots` worked examples put before every prompt."""
+    return _load(_shape_of(task), shots, count)
+
+
+def shape_key(task: TaskProfile) -> str:
+    """What the drawn requests depend on: lengths and burstiness, not how many there are."""
+    return _shape_of(task).traffic.model_dump_json()
+
+
+def _shape_of(task: TaskProfile) -> TaskProfile:
+    # Repeats are the cache's business, and a replica behind a balancer sees a random part of the
+    # stream: Poisson, unless the stream itself is burstier.
+    traffic = task.traffic.model_copy(
+        update={
+            "repeat_share": 0.0,
+            "burstiness": min(task.traffic.burstiness, 1.0),
+            "requests_per_day": 86_400.0,
+            "peak_to_mean": None,
+            "hourly_rates": None,
+        }
+    )
+    return task.model_copy(update={"traffic": traffic, "name": "load", "description": ""})
+
+
+_LOADS: dict[tuple[str, int, int], Load] = {}
+
+
+def _load(task: TaskProfile, shots: int, count: int) -> Load:
+    key = (task.traffic.model_dump_json(), shots, count)
+    if key not in _LOADS:
+        if len(_LOADS) > 64:
+            _LOADS.clear()
+        _LOADS[key] = _draw(task, shots, count)
+    return _LOADS[key]
+
+
+def _draw(task: TaskProfile, shots: int, count: int) -> Load:
+    requests = workload_of(task, rate_per_s=1.0).draw(count=count, seed=SEED)
+    if not shots:
+        return Load(requests)
+    traffic = task.traffic
+    own = traffic.input_tokens.mean_tokens - traffic.shared_prefix_tokens
+    extra = round(shots * (own + traffic.output_tokens.mean_tokens))
+    inputs = requests.input_tokens + extra
+    shared = (traffic.shared_prefix_tokens + extra) // BLOCK_TOKENS * BLOCK_TOKENS
+    cached = np.minimum(shared, (inputs - 1) // BLOCK_TOKENS * BLOCK_TOKENS)
+    cached[0] = 0
+    return Load(replace(requests, input_tokens=inputs, cached_tokens=cached), extra)
+
+
+@dataclass(frozen=True, eq=False)
+class SelfHostedOption:
+    """A deployment that fits, with its price and its calibration."""
+
+    deployment: Deployment
+    price: HourlyPrice
+    calibration: Calibration
+    engine: EngineSettings
+    kv_blocks: int
+    rank_usd: float
+    """Rough USD of a request at full load, for the order of the search only."""
+    rank_s: float
+    """Rough seconds of a request served alone, for the order of the search only."""
+
+    @property
+    def key(self) -> tuple[str, str, str, int, int]:
+        """Identity of its step cost and scheduler."""
+        own = self.deployment
+        length = self.engine.max_model_len or 0
+        return (own.model.id, own.weights_dtype, own.accelerator.id, own.tensor_parallel, length)
+
+    @property
+    def usd_per_month(self) -> float:
+        """One replica for a month."""
+        return self.price.usd.value * self.deployment.ranks * HOURS_PER_MONTH
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """An accelerator with the price that counts and its calibration."""
+
+    accelerator: AcceleratorSpec
+    price: HourlyPrice
+    calibration: Calibration
+    engine: EngineSettings
+    """vLLM's defaults on it."""
+
+
+@dataclass(frozen=True)
+class Misfit:
+    """A deployment that cannot be used, and why."""
+
+    what: str
+    constraint: str
+    by: str
+    admitted_if: str
+
+
+def considered_models(task: TaskProfile, catalog: Catalog) -> tuple[ModelSpec, ...]:
+    """The models a task admits: those it names, or the catalogue's current ones.
+
+    Raises:
+        InputError: a named model is unknown.
+    """
+    if task.constraints.models is not None:
+        return tuple(catalog.model(name) for name in task.constraints.models)
+    return tuple(
+        spec for spec in catalog.models.values() if spec.considered and spec.commercial_use
+    )
+
+
+def admitted_hardware(task: TaskProfile, catalog: Catalog) -> tuple[Hardware, ...]:
+    """The accelerators a task admits and that have a price.
+
+    Raises:
+        InputError: a named accelerator is unknown.
+    """
+    named = task.constraints.accelerators
+    specs = (
+        tuple(spec for spec in catalog.accelerators.values() if spec.data_centre)
+        if named is None
+        else tuple(catalog.accelerator(name) for name in named)
+    )
+    if named is not None:
+        catalog = catalog.including(accelerators=specs)
+    priced = ((spec, accelerator_price(catalog, spec, task.constraints)) for spec in specs)
+    return tuple(
+        Hardware(spec, price, calibration_for(spec), vllm_defaults(spec))
+        for spec, price in priced
+        if price is not None
+    )
+
+
+def formats_of(model: ModelSpec, accelerator: AcceleratorSpec) -> tuple[Precision, ...]:
+    """Weight formats worth a look: as published, an 8-bit one the chip computes in, a 4-bit one."""
+    formats: list[Precision] = [model.expert_precision or model.published_precision]
+    for precision in ("fp8", "int8"):
+        if precision in model.quantized_to and accelerator.computes(precision):
+            formats.append(precision)
+            break
+    formats.extend(p for p in ("int4",) if p in model.quantized_to)
+    return tuple(dict.fromkeys(formats))
+
+
+def deployments_of(
+    model: ModelSpec,
+    precision: Precision,
+    hardware: tuple[Hardware, ...],
+    load: Load,
+    *,
+    max_accelerators: int | None = None,
+) -> tuple[tuple[SelfHostedOption, ...], tuple[Misfit, ...]]:
+    """Deployments of a model in a format: the few cheapest and fastest that fit, and misfits."""
+    if load.longest_tokens > model.context_window:
+        misfit = Misfit(
+            what=f"{model.id} {precision}",
+            constraint="context window",
+            by=f"{load.longest_tokens - model.context_window:,} tokens",
+            admitted_if=f"prompts and answers stay under {model.context_window:,} tokens",
+        )
+        return (), (misfit,)
+    fitting: list[SelfHostedOption] = []
+    misfits: list[Misfit] = []
+    for machine in hardware:
+        if precision not in formats_of(model, machine.accelerator):
+            continue
+        found = list(_layouts(model, precision, machine, load, max_accelerators))
+        fitting.extend(option for option in found if isinstance(option, SelfHostedOption))
+        misfits.extend(option for option in found if isinstance(option, Misfit))
+    cheapest: dict[str, SelfHostedOption] = {}
+    for option in sorted(fitting, key=lambda option: option.rank_usd):
+        cheapest.setdefault(option.deployment.accelerator.id, option)
+    by_cost = list(cheapest.values())[:KEPT_BY_COST]
+    by_speed = sorted(fitting, key=lambda option: option.rank_s)[:KEPT_BY_SPEED]
+    kept = {id(option): option for option in (*by_cost, *by_speed)}
+    return tuple(kept.values()), tuple(misfits[:1])
+
+
+@dataclass(frozen=True, eq=False)
+class _Layout:
+    """A deployment that fits, with what its rank needs."""
+
+    deployment: Deployment
+    plan: MemoryPlan
+    total: int
+    active: int
+
+
+_LAYOUTS: dict[tuple[object, ...], tuple[tuple[_Layout, ...], Misfit | None]] = {}
+"""What fits depends on shapes and lengths alone, so it is found once in a process."""
+
+
+def _layouts(
+    model: ModelSpec,
+    precision: Precision,
+    machine: Hardware,
+    load: Load,
+    max_accelerators: int | None,
+) -> Iterator[SelfHostedOption | Misfit]:
+    """The smallest tensor-parallel group that fits, and twice and four times as many."""
+    accelerator = machine.accelerator
+    engine = machine.engine.model_copy(update={"max_model_len": load.longest_tokens})
+    most = min(accelerator.max_per_node, max_accelerators or accelerator.max_per_node)
+    key = (id(model), id(accelerator), precision, load.longest_tokens, most)
+    if key not in _LAYOUTS:
+        _LAYOUTS[key] = _fit(model, precision, accelerator, engine, most)
+    layouts, misfit = _LAYOUTS[key]
+    for layout in layouts:
+        usd, seconds = _rank(layout, machine.price, load)
+        yield SelfHostedOption(
+            deployment=layout.deployment,
+            price=machine.price,
+            calibration=machine.calibration,
+            engine=engine,
+            kv_blocks=layout.plan.kv_blocks,
+            # What is less sure is sized more cautiously, and so costs more.
+            rank_usd=usd * math.exp(CAUTION_Z * machine.calibration.log_sd),
+            rank_s=seconds,
+        )
+    if misfit:
+        yield misfit
+
+
+def _fit(
+    model: ModelSpec,
+    precision: Precision,
+    accelerator: AcceleratorSpec,
+    engine: EngineSettings,
+    most: int,
+) -> tuple[tuple[_Layout, ...], Misfit | None]:
+    """The layouts that hold enough requests at once, or why none does."""
+    longest = engine.max_model_len or 1
+    count = parameter_count(model)
+    layouts: list[_Layout] = []
+    last: MemoryPlan | None = None
+    for t in TENSOR_PARALLEL:
+        if t > most or model.num_heads % t or (layouts and t > 4 * layouts[0].deployment.ranks):
+            continue
+        deployment = Deployment(
+            model=model, accelerator=accelerator, weights_dtype=precision, tensor_parallel=t
+        )
+        if not layouts and weights_bytes(deployment) > accelerator.memory_bytes:
+            continue
+        last = plan_memory(
+            deployment,
+            context_tokens=longest,
+            max_num_batched_tokens=engine.max_num_batched_tokens,
+            gpu_memory_utilization=engine.gpu_memory_utilization,
+        )
+        if last.max_concurrency_at(longest) >= LEAST_CONCURRENCY:
+            layouts.append(_Layout(deployment, last, count.total, count.active))
+    if layouts:
+        return tuple(layouts), None
+    return (), _misfit(model, precision, accelerator, last, most)
+
+
+def _misfit(
+    model: ModelSpec,
+    precision: Precision,
+    accelerator: AcceleratorSpec,
+    plan: MemoryPlan | None,
+    most: int,
+) -> Misfit:
+    needed = weights_bytes(
+        Deployment(model=model, accelerator=accelerator, weights_dtype=precision)
+    )
+    short = plan.shortfall_bytes if plan else needed - most * accelerator.memory_bytes
+    changes = plan.smallest_changes if plan else ()
+    return Misfit(
+        what=f"{model.id} {precision} on {most} × {accelerator.id}",
+        constraint="memory",
+        by=f"{max(short, 0.0) / 1e9:,.1f} GB short",
+        admitted_if=" or ".join(changes) or "more or larger accelerators are allowed",
+    )
+
+
+def _rank(layout: _Layout, price: HourlyPrice, load: Load) -> tuple[float, float]:
+    """(USD of a request at full load, seconds of one alone), from a roofline at 60 % of peak."""
+    deployment = layout.deployment
+    accelerator, t = deployment.accelerator, deployment.tensor_parallel
+    flops = (
+        t
+        * EFFICIENCY
+        * accelerator.peak_flops(compute_dtype(accelerator, deployment.weights_dtype))
+    )
+    bandwidth = EFFICIENCY * accelerator.bandwidth_bytes_per_s
+    share = layout.active / layout.total
+    cache = layout.plan.kv_bytes_per_sequence
+    batch = max(1.0, min(256.0, layout.plan.kv_pool_bytes / cache))
+    touched = min(1.0, share * batch) if deployment.model.moe else 1.0
+    read = layout.plan.weights_bytes / bandwidth
+    prefill = 2 * layout.active * load.computed_tokens / flops
+    step = max(read * touched / batch, 2 * layout.active / flops) + cache / bandwidth
+    alone = prefill + load.output_tokens * (read * share + cache / bandwidth)
+    usd_per_s = price.usd.value * deployment.ranks / 3600
+    return (prefill + load.output_tokens * step) * usd_per_s, alone
+
+
+def hosted_options(task: TaskProfile, catalog: Catalog, load: Load) -> tuple[HostedModel, ...]:
+    """Hosted models that the data may go to and whose context holds the longest request."""
+    if not task.constraints.hosted_allowed or task.constraints.models is not None:
+        return ()
+    return tuple(model for model in catalog.hosted if model.context_tokens >= load.longest_tokens)
+
+
+def require_options(count: int, task: TaskProfile) -> None:
+    """Raise DoesNotFitError where a task's constraints leave nothing to choose from."""
+    if count == 0:
+        allowed = ", ".join(task.constraints.accelerators or ()) or "any accelerator"
+        raise DoesNotFitError(
+            f"no model fits {allowed} under data residency {task.constraints.data_residency}"
+        )

@@ -1,0 +1,101 @@
+"""Explore: what a model costs to run, law by law, for any model on any accelerator."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from advisor.catalog import Precision, load_catalog
+from advisor.documents import validate
+from advisor.errors import InputError
+from advisor.physics.deployment import Deployment
+from advisor.screens.formatting import plain
+from advisor.screens.sections import attention, claims, compute, kv_cache, memory_fit, step_time
+
+TABS = {
+    "Step time": step_time.draw,
+    "Memory fit": memory_fit.draw,
+    "KV cache": kv_cache.draw,
+    "FLOPs": compute.draw,
+    "Attention": attention.draw,
+    "Common claims": claims.draw,
+}
+
+
+def chosen_deployment() -> Deployment | None:
+    """Controls for one deployment; None, with a line beside the control, where it cannot exist."""
+    catalog = load_catalog()
+    model_box, accelerator_box, weights_box, cache_box, parallel_box = st.columns([3, 2, 1, 1, 1])
+    with model_box:
+        name = st.selectbox(
+            "Model",
+            list(catalog.models),
+            index=list(catalog.models).index("meta-llama/Meta-Llama-3.1-8B-Instruct"),
+            key="explore.model",
+            persist_state="session",
+            accept_new_options=True,
+            help="A catalogue model, or the path of a config.json.",
+        )
+        try:
+            model = catalog.model(str(name))
+        except InputError as error:
+            st.caption(f":red[{plain(str(error))}]")
+            return None
+    with accelerator_box:
+        chip = st.selectbox(
+            "Accelerator",
+            list(catalog.accelerators),
+            index=list(catalog.accelerators).index("H100-SXM"),
+            key="explore.accelerator",
+            persist_state="session",
+            accept_new_options=True,
+            help="A catalogue accelerator, or the path of a YAML file with one.",
+        )
+        try:
+            accelerator = catalog.accelerator(str(chip))
+        except InputError as error:
+            st.caption(f":red[{plain(str(error))}]")
+            return None
+    formats: list[Precision] = list(dict.fromkeys((model.published_precision, *model.quantized_to)))
+    weights = weights_box.selectbox(
+        "Weights", formats, key=f"explore.weights.{model.id}", help="Number format of the linears."
+    )
+    cache = cache_box.selectbox(
+        "KV cache", ["bf16", "fp8"], key="explore.cache", persist_state="session"
+    )
+    sizes = [t for t in (1, 2, 4, 8, 16) if t <= accelerator.max_per_node]
+    parallel = parallel_box.selectbox(
+        "Tensor parallel",
+        sizes,
+        key=f"explore.parallel.{accelerator.max_per_node}",
+        help=f"Accelerators that share each layer; {accelerator.id} joins up to "
+        f"{accelerator.max_per_node} in a node.",
+    )
+    try:
+        return validate(
+            Deployment,
+            {
+                "model": model,
+                "accelerator": accelerator,
+                "weights_dtype": weights,
+                "kv_dtype": cache,
+                "tensor_parallel": parallel,
+            },
+            what="This deployment cannot exist",
+        )
+    except InputError as error:
+        parallel_box.caption(f":red[{plain(str(error))}]")
+        return None
+
+
+st.title("Explore")
+st.caption(
+    "The laws behind the projections, for one deployment: every figure is computed from the "
+    "model's shape and the accelerator's data sheet, and times from calibrated coefficients."
+)
+deployment = chosen_deployment()
+if deployment is not None:
+    tabs = st.tabs(list(TABS), key="explore.tab", on_change="rerun")
+    for tab, draw in zip(tabs, TABS.values(), strict=True):
+        if tab.open:
+            with tab:
+                draw(deployment)

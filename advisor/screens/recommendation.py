@@ -1,0 +1,75 @@
+"""Recommendation: what to run for the task, how sure that is, and what else there is."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from advisor.decide.recommendation import Recommendation
+from advisor.screens.formatting import plain
+from advisor.screens.search import FullSearch, archive, watch
+from advisor.screens.sections import alternatives, answer, headline, robustness
+from advisor.task import TaskProfile
+
+SEARCH, LAST, ANSWERED = "recommendation.search", "recommendation.last", "recommendation.answered"
+
+
+def answered(search: FullSearch, task: TaskProfile) -> Recommendation:
+    """The answer for a task from a finished search, kept until either changes."""
+    key = (id(search), task)
+    if ANSWERED in st.session_state and st.session_state[ANSWERED][0] == key:
+        kept: Recommendation = st.session_state[ANSWERED][1]
+        return kept
+    assert search.exploration is not None
+    found = search.exploration.answer(task)
+    st.session_state[ANSWERED] = (key, found)
+    return found
+
+
+def usable(search: FullSearch | None, task: TaskProfile) -> bool:
+    """Whether a finished search can answer for a task at once."""
+    return bool(search and search.exploration and search.exploration.covers(task))
+
+
+with st.sidebar:
+    task = headline.draw()
+search = archive().search(task, instead_of=st.session_state.get(SEARCH))
+st.session_state[SEARCH] = search
+if search.finished and search.exploration:
+    st.session_state[LAST] = search
+last: FullSearch | None = st.session_state.get(LAST)
+
+st.title(task.name)
+if task.description:
+    st.caption(plain(task.description))
+if not search.finished:
+    watch(search, "Full search" if usable(last, task) else "Simulating")
+elif search.problem:
+    st.error(plain(search.problem))
+
+if usable(last, task):
+    assert last is not None
+    found = answered(last, task)
+    if last is not search:
+        st.caption(
+            "This answer comes from what was simulated before the change; the full search "
+            "replaces it in a moment."
+        )
+    answer.draw(found, task)
+    answer.conditions(found)
+    answer.next_measurement(found)
+    alternatives.comparison(found)
+    alternatives.trade_off(found)
+    alternatives.rejected(found)
+    robustness.sensitivities(found)
+    robustness.provenance(found)
+    st.download_button(
+        "Download recommendation.json",
+        lambda: found.model_dump_json(indent=2),
+        file_name="recommendation.json",
+        mime="application/json",
+        on_click="ignore",
+        icon=":material/download:",
+    )
+elif not search.finished:
+    with st.skeleton(height=420):
+        pass

@@ -1,0 +1,96 @@
+"""The full search in the background, so that a page never waits for it."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from concurrent.futures import ThreadPoolExecutor
+
+import streamlit as st
+
+from advisor.decide import Exploration, explore
+from advisor.errors import AdvisorError
+from advisor.task import TaskProfile
+
+MOST_KEPT = 32
+"""Finished searches kept for all sessions of this server."""
+
+
+class _SupersededError(Exception):
+    """Nobody waits for this search any more."""
+
+
+class FullSearch:
+    """One search over everything that may serve a task, running or finished."""
+
+    def __init__(self, task: TaskProfile) -> None:
+        self.task = task
+        self.step = "starting the simulator"
+        """What it is doing, in words."""
+        self.exploration: Exploration | None = None
+        self.problem: str | None = None
+        """Why there is no result, in one line."""
+        self.superseded = False
+        self._done = threading.Event()
+
+    @property
+    def finished(self) -> bool:
+        """Whether there is a result, or a reason why not."""
+        return self._done.is_set()
+
+    def run(self) -> None:
+        """Search, in a worker thread."""
+        try:
+            self._report(self.step)
+            self.exploration = explore(self.task, progress=self._report)
+        except _SupersededError:
+            self.problem = "superseded"
+        except AdvisorError as error:
+            self.problem = str(error)
+        finally:
+            self.problem = self.problem or (None if self.exploration else "the search failed")
+            self._done.set()
+
+    def _report(self, step: str) -> None:
+        if self.superseded:
+            raise _SupersededError
+        self.step = step
+
+
+class Archive:
+    """Searches by task, shared by the sessions of one server; the newest `MOST_KEPT` stay."""
+
+    def __init__(self) -> None:
+        self._searches: OrderedDict[str, FullSearch] = OrderedDict()
+        self._lock = threading.Lock()
+        self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="full-search")
+
+    def search(self, task: TaskProfile, *, instead_of: FullSearch | None = None) -> FullSearch:
+        """The search for a task, started if need be; a running one for another task gives way."""
+        key = task.model_dump_json()
+        with self._lock:
+            if instead_of and not instead_of.finished and instead_of.task != task:
+                instead_of.superseded = True
+                self._searches.pop(instead_of.task.model_dump_json(), None)
+            found = self._searches.get(key)
+            if found is None:
+                found = self._searches[key] = FullSearch(task)
+                self._worker.submit(found.run)
+                while len(self._searches) > MOST_KEPT:
+                    self._searches.popitem(last=False)
+            self._searches.move_to_end(key)
+            return found
+
+
+@st.cache_resource(show_spinner=False, max_entries=1)
+def archive() -> Archive:
+    """The server's one archive."""
+    return Archive()
+
+
+@st.fragment(run_every=0.3)
+def watch(search: FullSearch, message: str) -> None:
+    """Say what a running search does; draw the page again when it has finished."""
+    if search.finished:
+        st.rerun()
+    st.badge(f"{message}: {search.step}…", icon=":material/progress_activity:", color="blue")

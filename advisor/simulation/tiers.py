@@ -1,0 +1,332 @@
+"""From a model on accelerators, or a hosted model, to a tier that can be simulated."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from pydantic import ValidationError
+
+from advisor.catalog import Catalog
+from advisor.catalog.assumptions import Assumption, Assumptions
+from advisor.catalog.fits import calibration_for
+from advisor.catalog.models import PRECISIONS, ModelSpec, Precision
+from advisor.decide.recommendation import HostedTier, SelfHostedTier, short_name
+from advisor.documents import validate
+from advisor.errors import DoesNotFitError, InputError
+from advisor.physics.deployment import Deployment
+from advisor.physics.memory import plan_memory
+from advisor.physics.step_time import step_cost
+from advisor.serving.capacity import LEAST_REQUESTS, saturated_throughput
+from advisor.serving.cascade import Hosted, SelfHosted
+from advisor.serving.engine import EngineSettings, vllm_defaults
+from advisor.serving.workload import Requests, cached_prefix
+from advisor.task import TaskProfile
+
+Z_90 = 1.6448536269514722
+
+BLOCK_TOKENS = 16
+"""Tokens in a KV-cache block, vLLM's default."""
+
+MOST_CUT = 0.01
+"""Share of the requests that may be longer than the context; more is another deployment's task."""
+
+LENGTH_STEP = 256
+"""max_model_len is rounded up to a multiple of this many tokens."""
+
+
+@dataclass(frozen=True, eq=False)
+class DeployedTier:
+    """A tier ready to be simulated, with what its latency rests on."""
+
+    serving: SelfHosted | Hosted
+    load: Requests
+    """The requests as this tier sees them: with worked examples, cut to what it accepts."""
+    title: str
+    model: str
+    accelerator: str | None
+    calibration: str
+    basis: str
+    log_sd: float
+    """1-sd of ln(true / projected) of its times."""
+    notes: tuple[str, ...] = ()
+
+    @cached_property
+    def sustainable_per_s(self) -> float | None:
+        """Requests a second with a full queue; a hosted model's limit, None where it has none.
+
+        The queue repeats the tier's load until the batch has been filled a dozen times.
+        """
+        serving, load = self.serving, self.load
+        if isinstance(serving, Hosted):
+            return serving.rate_limit_per_s
+        tokens = float((load.input_tokens + load.output_tokens / 2).mean())
+        held = serving.kv_blocks * serving.engine.block_size / tokens
+        count = max(LEAST_REQUESTS, int(12 * min(serving.engine.max_num_seqs, held)))
+        index = np.arange(count) % len(load)
+        burst = Requests(
+            arrival_s=np.zeros(count),
+            input_tokens=load.input_tokens[index],
+            output_tokens=load.output_tokens[index],
+            cached_tokens=load.cached_tokens[index],
+        )
+        rate = saturated_throughput(serving.step, serving.engine, serving.kv_blocks, burst)
+        return serving.replicas * rate
+
+    def taking(self, factor: float) -> SelfHosted | Hosted:
+        """The tier where everything it does takes `factor` times as long."""
+        if isinstance(self.serving, SelfHosted):
+            return replace(self.serving, step=self.serving.step.scaled(factor))
+        return replace(
+            self.serving,
+            ttft_median_s=self.serving.ttft_median_s * factor,
+            ttft_p95_s=self.serving.ttft_p95_s * factor,
+            token_median_s=self.serving.token_median_s * factor,
+            token_p95_s=self.serving.token_p95_s * factor,
+        )
+
+
+def deploy(
+    task: TaskProfile,
+    catalog: Catalog,
+    requests: Requests,
+    *,
+    model: str,
+    accelerator: str,
+    weights_dtype: str | None = None,
+    kv_dtype: str | None = None,
+    tensor_parallel: int = 1,
+    replicas: int = 1,
+    engine_args: Mapping[str, Any] | None = None,
+) -> DeployedTier:
+    """A model on accelerators of one's own.
+
+    Args:
+        requests: the load, with the prompts that the model gets.
+        model, accelerator: names, aliases or paths, as the catalogue takes them.
+        weights_dtype: a precision; None: as the model is published.
+        engine_args: vLLM settings by name; the others are vLLM's own defaults.
+
+    Raises:
+        InputError: unknown names, impossible layouts or settings.
+        DoesNotFitError: more than a few requests are longer than the context, or the deployment
+            does not fit in memory; the message says what would.
+    """
+    spec, hardware = catalog.model(model), catalog.accelerator(accelerator)
+    given = engine_args or {}
+    if replicas < 1:
+        raise InputError(f"replicas = {replicas}: at least 1 is expected")
+    weights = _precision("weights_dtype", weights_dtype) or spec.published_precision
+    deployment = _deployment(
+        model=spec,
+        accelerator=hardware,
+        weights_dtype=weights,
+        tensor_parallel=tensor_parallel,
+        **({"kv_dtype": _precision("kv_dtype", kv_dtype)} if kv_dtype else {}),
+    )
+    longest = -(-_longest_tokens(requests) // LENGTH_STEP) * LENGTH_STEP
+    defaults = vllm_defaults(hardware, max_model_len=min(longest, spec.context_window))
+    engine = validate(
+        EngineSettings,
+        defaults.model_dump()
+        | {_setting(key): value for key, value in (engine_args or {}).items()},
+        what="engine arguments",
+    )
+    length = min(engine.max_model_len or spec.context_window, spec.context_window)
+    requests, cut_note = _cut(requests, length, model=spec, block_size=engine.block_size)
+    plan = plan_memory(
+        deployment,
+        context_tokens=length,
+        max_num_batched_tokens=engine.max_num_batched_tokens,
+        gpu_memory_utilization=engine.gpu_memory_utilization,
+    )
+    title = f"{short_name(spec.id)} {weights} on {_count(replicas, tensor_parallel)}{hardware.id}"
+    if not plan.fits:
+        changes = " or ".join(plan.smallest_changes) or "a larger accelerator"
+        raise DoesNotFitError(
+            f"{title}: {plan.shortfall_bytes / 1e9:,.1f} GB short on each accelerator for one "
+            f"request of {length:,} tokens; it fits with {changes}"
+        )
+    calibration = calibration_for(hardware)
+    computed = float((requests.input_tokens - requests.cached_tokens).mean())
+    step = step_cost(
+        deployment,
+        calibration.coefficients,
+        max_tokens=engine.max_num_batched_tokens,
+        max_seqs=engine.max_num_seqs,
+    )
+    prefill_s = float(np.interp(computed, np.arange(len(step.token_s)), step.token_s))
+    decode_s = float(requests.output_tokens.mean() * (step.token_s[1] + step.sample_s[1]))
+    share = decode_s / (decode_s + prefill_s)
+    return DeployedTier(
+        serving=SelfHosted(
+            step=step,
+            engine=engine,
+            kv_blocks=plan.kv_tokens // engine.block_size,
+            replicas=replicas,
+            request_overhead_s=_assumptions(task, catalog).request_overhead_s.value,
+        ),
+        load=requests,
+        title=title,
+        model=spec.id,
+        accelerator=hardware.id,
+        calibration=calibration.label,
+        basis=calibration.basis,
+        log_sd=share * calibration.log_sd + (1 - share) * calibration.log_sd_prefill,
+        notes=(*_format_notes(spec, weights), *cut_note),
+    )
+
+
+def deployed_tier(
+    tier: SelfHostedTier | HostedTier, task: TaskProfile, catalog: Catalog, requests: Requests
+) -> DeployedTier:
+    """A tier of a recommended architecture.
+
+    Args:
+        requests: the task's, before the tier's adaptation puts worked examples into them.
+
+    Raises:
+        InputError, DoesNotFitError: as `deploy`, or a hosted model that is not in the catalogue.
+    """
+    shots = catalog.assumptions.adaptation(tier.adaptation).shots
+    requests = with_shots(requests, task, shots)
+    if isinstance(tier, SelfHostedTier):
+        return deploy(
+            task,
+            catalog,
+            requests,
+            model=tier.model,
+            accelerator=tier.accelerator,
+            weights_dtype=tier.weights_dtype,
+            kv_dtype=tier.kv_dtype,
+            tensor_parallel=tier.tensor_parallel,
+            replicas=tier.replicas,
+            engine_args=tier.engine.model_dump(),
+        )
+    return _hosted(tier, _assumptions(task, catalog), catalog, requests)
+
+
+def with_shots(requests: Requests, task: TaskProfile, shots: int) -> Requests:
+    """The requests with `shots` worked examples in every prompt, shared by all of them."""
+    if shots == 0:
+        return requests
+    traffic = task.traffic
+    own = traffic.input_tokens.mean_tokens - traffic.shared_prefix_tokens
+    extra = round(shots * (own + traffic.output_tokens.mean_tokens))
+    inputs = requests.input_tokens + extra
+    shared = traffic.shared_prefix_tokens + extra
+    cached = cached_prefix(inputs, shared, block_size=BLOCK_TOKENS)
+    return replace(requests, input_tokens=inputs, cached_tokens=cached)
+
+
+def _hosted(
+    tier: HostedTier, assumptions: Assumptions, catalog: Catalog, requests: Requests
+) -> DeployedTier:
+    """A hosted API: lognormal times to first token and per token, all of them assumed."""
+    wanted = tier.hosted
+    known = [m for m in catalog.hosted if (m.provider, m.id) == (wanted.provider, wanted.model)]
+    if not known:
+        raise InputError(f"hosted model {wanted.provider}/{wanted.model} is not in the catalogue")
+    small = known[0].role == "slm"
+    first = assumptions.hosted_ttft_small_s if small else assumptions.hosted_ttft_large_s
+    token = (
+        assumptions.hosted_output_token_small_s
+        if small
+        else assumptions.hosted_output_token_large_s
+    )
+    prompt_s = float(requests.input_tokens.mean())
+    prompt_s *= assumptions.hosted_ttft_s_per_input_token.value
+    spread = assumptions.hosted_ttft_p95_over_median.value
+    return DeployedTier(
+        serving=Hosted(
+            ttft_median_s=first.value + prompt_s,
+            ttft_p95_s=first.value * spread + prompt_s,
+            token_median_s=token.value,
+            token_p95_s=token.value * math.sqrt(spread),
+            rate_limit_per_s=assumptions.hosted_rate_limit_per_s.value or None,
+            error_rate=assumptions.hosted_error_rate.value,
+        ),
+        load=requests,
+        title=tier.title,
+        model=wanted.model,
+        accelerator=None,
+        calibration="assumed",
+        basis="assumed: latency of hosted APIs, until a trial measures it",
+        log_sd=max(_log_width(first), _log_width(token)),
+    )
+
+
+def _log_width(assumption: Assumption) -> float:
+    return math.log(assumption.high / assumption.low) / (2 * Z_90) if assumption.low > 0 else 0.0
+
+
+def _assumptions(task: TaskProfile, catalog: Catalog) -> Assumptions:
+    return catalog.assumptions.with_values(task.assumptions)
+
+
+def _deployment(**values: Any) -> Deployment:
+    """A layout, its first fault told in one line."""
+    try:
+        return Deployment(**values)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        field = ".".join(str(part) for part in first["loc"])
+        message = first["msg"].removeprefix("Value error, ")
+        raise InputError(f"{field} = {values[field]}: {message}" if field else message) from None
+
+
+def _precision(name: str, value: str | None) -> Precision | None:
+    for precision in PRECISIONS:
+        if value == precision:
+            return precision
+    if value is not None:
+        raise InputError(f"{name} = {value}: one of {', '.join(PRECISIONS)} is expected")
+    return None
+
+
+def _setting(name: str) -> str:
+    """vLLM's option as its field: `--max-num-seqs` and `max_num_seqs` are the same."""
+    return name.lstrip("-").replace("-", "_")
+
+
+def _longest_tokens(requests: Requests) -> int:
+    return int((requests.input_tokens + requests.output_tokens).max())
+
+
+def _cut(
+    requests: Requests, length: int, *, model: ModelSpec, block_size: int
+) -> tuple[Requests, tuple[str, ...]]:
+    """Requests in whole blocks within a context length, and a note where the longest were cut.
+
+    A distribution's tail has no end; an engine refuses what is longer than its context.
+    """
+    over = requests.input_tokens + requests.output_tokens > length
+    share = float(over.mean())
+    if share > MOST_CUT:
+        raise DoesNotFitError(
+            f"{model.id}: {share:.1%} of the requests are longer than a context of {length:,} "
+            f"tokens (the longest has {_longest_tokens(requests):,})"
+        )
+    outputs = np.where(
+        over, np.minimum(requests.output_tokens, length // 2), requests.output_tokens
+    )
+    inputs = np.minimum(requests.input_tokens, length - outputs)
+    cached = np.minimum(requests.cached_tokens, inputs - 1) // block_size * block_size
+    cut = replace(requests, input_tokens=inputs, output_tokens=outputs, cached_tokens=cached)
+    note = f"{share:.2%} of the requests are cut to a context of {length:,} tokens"
+    return cut, (note,) if share else ()
+
+
+def _count(replicas: int, tensor_parallel: int) -> str:
+    return f"{replicas} × " + (f"{tensor_parallel}×" if tensor_parallel > 1 else "")
+
+
+def _format_notes(model: ModelSpec, weights: Precision) -> tuple[str, ...]:
+    known = {model.published_precision, model.expert_precision, "bf16", "fp16", *model.quantized_to}
+    if weights in known:
+        return ()
+    return (f"no published {weights} checkpoint of {model.id} is known here",)
