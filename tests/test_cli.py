@@ -130,7 +130,6 @@ def test_a_folder_is_no_profile(tmp_path: Path, capsys: Capture) -> None:
         ((*DEPLOYMENT, "--engine-args", "max_num_seqs"), "name=value,name=value is expected"),
         ((*DEPLOYMENT, "--engine-args", "max_num_sequences=4"), "'max_num_sequences'"),
         ((*DEPLOYMENT, "--engine-args", "max_num_seqs=0"), "max_num_seqs = 0"),
-        ((*DEPLOYMENT, "--engine-args", "max_model_len=64"), "max_model_len = 64: the longest"),
         ((*DEPLOYMENT, "--set", "latency.e2e_p95_ms"), "key=value is expected"),
         ((*DEPLOYMENT, "--set", "=3"), "key=value is expected"),
         ((*DEPLOYMENT, "--set", "latency..x=3"), "key=value is expected"),
@@ -263,6 +262,13 @@ def test_a_deployment_that_does_not_fit_says_what_would(capsys: Capture) -> None
     assert "GB short on each accelerator" in err
     assert "it fits with" in err
     assert err.count("\n") == 1
+
+
+def test_a_context_shorter_than_the_requests_is_refused(capsys: Capture) -> None:
+    code = main(["simulate", str(INTENT), *DEPLOYMENT, "--engine-args", "max_model_len=64"])
+
+    assert code == 1
+    assert "100.0% of the requests are longer than a context of 64" in capsys.readouterr().err
 
 
 def test_text_for_people_keeps_to_80_columns(capsys: Capture) -> None:

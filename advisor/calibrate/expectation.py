@@ -20,9 +20,6 @@ from advisor.physics.work import Work, stack, work_of
 
 FloatArray = NDArray[np.float64]
 
-REQUESTS_PER_USER = 10
-"""Requests for each concurrent user where a row does not say: the habit of InferenceX."""
-
 
 @dataclass(frozen=True, slots=True)
 class Loads:
@@ -44,9 +41,6 @@ class Loads:
     """Tokens of the sliding layers; infinite where there are none."""
     budget: FloatArray
     """Prefill tokens a step may take."""
-    queued_share: FloatArray
-    """Mean number of requests ahead of one in the opening burst of a closed loop, times the share
-    of requests that are in it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +57,6 @@ class Expected:
     """Engine-side means, seconds (without request overhead)."""
 
     ttft_s: FloatArray
-    frontend_s: FloatArray
-    """What the opening burst's wait for the frontend adds to the mean TTFT and E2E."""
     tpot_s: FloatArray
     e2e_s: FloatArray
     decoding: FloatArray
@@ -119,13 +111,6 @@ def _loads(conditions: list[Condition]) -> Loads:
         whole = engine.max_num_batched_tokens // one.input_tokens
         return float(max(1.0, whole) * one.input_tokens)
 
-    def queued(one: Condition) -> float:
-        if one.setup.load != "closed_loop":
-            return 0.0
-        users = in_flight(one)
-        count = one.setup.requests or REQUESTS_PER_USER * (one.setup.concurrency or 1)
-        return users / 2 * min(1.0, (one.setup.concurrency or 1) / count)
-
     windows = [one.deployment.model.sliding_window for one in conditions]
     return Loads(
         static=np.array([one.setup.load in ("static_batch", "burst") for one in conditions]),
@@ -143,16 +128,14 @@ def _loads(conditions: list[Condition]) -> Loads:
         output_tokens=column([one.output_tokens for one in conditions]),
         window=column([window.size if window else np.inf for window in windows]),
         budget=column([budget(one) for one in conditions]),
-        queued_share=column([queued(one) for one in conditions]),
     )
 
 
 def expected(columns: Columns, coefficients: Coefficients) -> Expected:
     """Mean TTFT, TPOT and E2E of each condition (fields of the coefficients may be columns)."""
     rates = rates_of(coefficients, columns.work, columns.flags)
-    frontend = frontend_seconds(coefficients, columns.loads.input_tokens)
     batch = _static(columns, rates)
-    loop = _loop(columns, rates, frontend)
+    loop = _loop(columns, rates)
     static = columns.loads.static
 
     def pick(of_batch: FloatArray, of_loop: FloatArray) -> FloatArray:
@@ -160,7 +143,6 @@ def expected(columns: Columns, coefficients: Coefficients) -> Expected:
 
     return Expected(
         ttft_s=pick(batch.ttft_s, loop.ttft_s),
-        frontend_s=pick(batch.frontend_s, loop.frontend_s),
         tpot_s=pick(batch.tpot_s, loop.tpot_s),
         e2e_s=pick(batch.e2e_s, loop.e2e_s),
         decoding=pick(batch.decoding, loop.decoding),
@@ -229,10 +211,10 @@ def _static(columns: Columns, rates: Rates) -> Expected:
     prefill = steps * np.asarray(terms.total, dtype=np.float64)
     decode = _decode(columns, rates, batch)
     e2e = waves * (prefill + (loads.output_tokens - 1) * decode)
-    return Expected(prefill, np.zeros_like(prefill), decode, e2e, batch)
+    return Expected(ttft_s=prefill, tpot_s=decode, e2e_s=e2e, decoding=batch)
 
 
-def _loop(columns: Columns, rates: Rates, frontend: FloatArray) -> Expected:
+def _loop(columns: Columns, rates: Rates) -> Expected:
     """Mean-value continuous batching: d sequences decode, and each step carries its share of
     prefill chunks.
 
@@ -244,21 +226,19 @@ def _loop(columns: Columns, rates: Rates, frontend: FloatArray) -> Expected:
     in_flight = np.minimum(np.maximum(loads.concurrency, 1.0), loads.capacity)
     outputs = np.maximum(loads.output_tokens - 1, 1.0)
     decoding = np.where(loads.rate_per_s > 0, 1.0, in_flight)
-    ttft = tpot = e2e = a_prompt = np.zeros_like(decoding)
+    ttft = tpot = e2e = np.zeros_like(decoding)
     for _ in range(4):
         base = _decode(columns, rates, decoding)
         mixed, chunks = _mixed(columns, rates, decoding)
         prompts = np.where(loads.steady, 0.0, decoding / outputs)
         tpot = base + prompts * chunks * (mixed - base)
         ttft = 0.5 * tpot + chunks * mixed
-        a_prompt = chunks * mixed * np.minimum(1.0, loads.input_tokens / loads.budget)
         e2e = ttft + outputs * tpot
         closed = in_flight * outputs * tpot / e2e
         opened = np.minimum(loads.capacity, loads.rate_per_s * outputs * tpot)
         following = np.where(loads.rate_per_s > 0, opened, closed)
         decoding = np.where(loads.steady, in_flight, np.maximum(following, 1e-3))
-    waiting = loads.queued_share * np.maximum(frontend - a_prompt, 0.0)
-    return Expected(ttft, waiting, tpot, e2e, decoding)
+    return Expected(ttft_s=ttft, tpot_s=tpot, e2e_s=e2e, decoding=decoding)
 
 
 def _mixed(columns: Columns, rates: Rates, decoding: FloatArray) -> tuple[FloatArray, FloatArray]:

@@ -18,6 +18,7 @@ from advisor.calibrate.exclusions import exclusion_of
 from advisor.calibrate.expectation import frontend_seconds
 from advisor.calibrate.measurements import Measurement
 from advisor.calibrate.problem import (
+    FRONTEND,
     METRICS,
     Problem,
     build_problem,
@@ -33,6 +34,9 @@ from advisor.catalog.coefficients import COEFFICIENT_NAMES, Coefficients, bounds
 from advisor.errors import AdvisorError
 
 FloatArray = NDArray[np.float64]
+
+FRONTEND_STEP = 0.3
+"""Step of the logarithm for slopes of simulations, which are not smooth."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +84,7 @@ def sample_of(
 
 
 def fit_coefficients(
-    measurements: Sequence[Measurement], catalog: Catalog, *, rounds: int = 2
+    measurements: Sequence[Measurement], catalog: Catalog, *, rounds: int = 3
 ) -> Fit:
     """Fit the law to measurements; each round after the first starts from simulated loops."""
     sample = sample_of(measurements, catalog)
@@ -105,38 +109,55 @@ def row_coefficients(logs: FloatArray) -> Coefficients:
 
 
 def correct_by_simulation(problem: Problem, theta: FloatArray) -> None:
-    """Set the problem's corrections: ln(simulated/approximated) of each load that flows."""
+    """Set the problem's corrections: ln(simulated/approximated) of each load that flows.
+
+    Also how the simulated TTFT answers to a slower frontend, which closed forms leave out.
+    """
     problem.correction.clear()
+    problem.frontend_slopes.clear()
     logs = log_coefficients(problem, theta)
+    overhead = overhead_seconds(coefficients_of_rows(logs), problem.columns.loads.input_tokens)
     approximate = np.exp(log_predictions(problem, logs))
-    columns = coefficients_of_rows(logs)
-    overhead = overhead_seconds(columns, problem.columns.loads.input_tokens)
-    frontend = frontend_seconds(columns, problem.columns.loads.input_tokens)
-    loads = problem.columns.loads
+    approximate[METRICS.index("ttft")] -= overhead
+    simulated = simulated_means(problem, logs)
+    ratio = np.log(np.maximum(simulated, 1e-6) / np.maximum(approximate, 1e-6))
+    problem.correction.update(zip(METRICS, np.nan_to_num(ratio), strict=True))
+    ttft = METRICS.index("ttft")
+    for name in FRONTEND:
+        column = COEFFICIENT_NAMES.index(name)
+        slower = logs.copy()
+        slower[:, column] += FRONTEND_STEP
+        change = np.log(simulated_means(problem, slower)[ttft] / simulated[ttft])
+        problem.frontend_slopes[name] = np.nan_to_num(change) / FRONTEND_STEP
+        problem.frontend_origin[name] = float(theta[column])
+
+
+def simulated_means(problem: Problem, logs: FloatArray) -> FloatArray:
+    """Means within the engine by simulation, shape (metrics, rows); NaN where none is needed."""
+    columns, loads = coefficients_of_rows(logs), problem.columns.loads
+    overhead = overhead_seconds(columns, loads.input_tokens)
+    frontend = frontend_seconds(columns, loads.input_tokens)
+    means = np.full((len(METRICS), len(logs)), np.nan)
     waiting = loads.concurrency > loads.capacity
-    corrections = np.zeros((len(METRICS), len(logs)))
     for index in np.flatnonzero(~(loads.static | loads.steady) | waiting):
-        condition = problem.conditions[int(index)]
+        condition, offline = problem.conditions[int(index)], bool(loads.static[index])
         cost = cost_of(condition, row_coefficients(logs[index]))
         try:
             served = serve(
                 condition,
                 cost,
-                overhead_s=float(overhead[index]),
-                frontend_s=float(frontend[index]),
+                overhead_s=0.0 if offline else float(overhead[index]),
+                frontend_s=0.0 if offline else float(frontend[index]),
             )
         except AdvisorError:
             continue
-        simulated = np.array(
-            [
-                float(served.tpot_s.mean()) if len(served.tpot_s) else math.nan,
-                float(served.e2e_s.max()),
-                float(served.ttft_s.mean()),
-                float(served.ttft_s.mean()),
-            ]
-        )
-        engine_side = approximate[:, index].copy()
-        engine_side[METRICS.index("ttft")] -= overhead[index]
-        ratio = np.log(np.maximum(simulated, 1e-6) / np.maximum(engine_side, 1e-6))
-        corrections[:, index] = np.nan_to_num(ratio)
-    problem.correction.update(zip(METRICS, corrections, strict=True))
+        first = float(served.ttft_s.mean())
+        tpot = float(served.tpot_s.mean()) if len(served.tpot_s) else math.nan
+        by_metric = {
+            "tpot": tpot,
+            "e2e": float(served.e2e_s.max()),
+            "prefill": first,
+            "ttft": first,
+        }
+        means[:, index] = [by_metric[metric] for metric in METRICS]
+    return means

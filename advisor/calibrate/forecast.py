@@ -205,7 +205,7 @@ def overhead_of(condition: Condition, calibration: Calibration) -> tuple[float, 
 
 
 def _frontend_of(condition: Condition, calibration: Calibration) -> float:
-    """Serial time of the frontend for one request; none where batches are handed over in process."""
+    """Serial time of the frontend for one request; none for batches handed over in process."""
     if condition.setup.load in ("static_batch", "steady_batch"):
         return 0.0
     c = calibration.coefficients

@@ -81,6 +81,10 @@ UNCONGESTED = 0.9
 """Share of the engine's capacity (sequences) up to which TTFT says something about steps."""
 
 
+FRONTEND = ("frontend_request_s", "frontend_token_s")
+LARGEST_SHIFT = 0.5
+
+
 @dataclass(frozen=True, slots=True)
 class Observations:
     """What is compared, one entry an observed figure."""
@@ -114,6 +118,11 @@ class Problem:
     harnesses: tuple[str, ...]
     correction: dict[str, FloatArray] = field(default_factory=dict)
     """ln(simulated/approximated) by metric and row."""
+    frontend_slopes: dict[str, FloatArray] = field(default_factory=dict)
+    """∂ ln(simulated TTFT within the engine)/∂ ln(coefficient), for those of the frontend: a burst
+    that reaches the engine more slowly waits outside instead of inside."""
+    frontend_origin: dict[str, float] = field(default_factory=dict)
+    """ln of those coefficients where the slopes were taken."""
 
     @property
     def size(self) -> int:
@@ -269,10 +278,19 @@ def log_predictions(problem: Problem, logs: FloatArray) -> FloatArray:
                 corrected("tpot", engine.tpot_s),
                 corrected("e2e", engine.e2e_s),
                 corrected("prefill", engine.ttft_s),
-                corrected("ttft", engine.ttft_s + engine.frontend_s) + overhead,
+                corrected("ttft", engine.ttft_s) * np.exp(_of_frontend(problem, logs)) + overhead,
             ]
         )
     )
+
+
+def _of_frontend(problem: Problem, logs: FloatArray) -> FloatArray:
+    """First-order change of ln(TTFT) since the last simulation, within ±LARGEST_SHIFT."""
+    shift = np.zeros(len(logs))
+    for name, slopes in problem.frontend_slopes.items():
+        column = logs[:, COEFFICIENT_NAMES.index(name)]
+        shift += slopes * (column - problem.frontend_origin[name])
+    return np.clip(shift, -LARGEST_SHIFT, LARGEST_SHIFT)
 
 
 def harness_overheads(problem: Problem, theta: FloatArray) -> dict[str, tuple[float, float]]:

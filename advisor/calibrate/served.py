@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from advisor.calibrate.conditions import Condition
-from advisor.calibrate.expectation import REQUESTS_PER_USER
 from advisor.catalog.coefficients import Coefficients
 from advisor.errors import DoesNotFitError
 from advisor.physics.memory import plan_memory
@@ -23,6 +22,9 @@ from advisor.serving.simulate import Timeline, simulate_engine
 from advisor.serving.workload import Requests, draw_requests
 
 FloatArray = NDArray[np.float64]
+
+REQUESTS_PER_USER = 10
+"""Requests for each concurrent user where a row does not say: the habit of InferenceX."""
 
 JITTER = (0.95, 1.05)
 """Spread given to fixed lengths in a loop: identical requests would march in step, which real

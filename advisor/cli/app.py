@@ -48,6 +48,8 @@ def _streamlit(host: str, port: int) -> Iterator[str]:
 
     yield from ("streamlit", "run", str(APP))
     yield from ("--server.address", host, "--server.port", str(port))
+    # Without a name to print, Streamlit asks a server on the internet for this machine's address.
+    yield from ("--browser.serverAddress", "localhost" if host in EVERY_ADDRESS else host)
     yield from ("--browser.gatherUsageStats", "false", "--server.showEmailPrompt", "false")
     yield from ("--server.headless", "false" if _has_browser() else "true")
     allowed = ("*",) if host in EVERY_ADDRESS else dict.fromkeys((host, *LOOPBACK))

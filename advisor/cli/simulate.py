@@ -41,7 +41,10 @@ def add_to(verbs: Verbs) -> None:
         "--architecture", metavar="FILE.json", help="a recommendation, or its `chosen` object"
     )
     several.add_argument(
-        "--escalation-rate", type=float, metavar="E", help="share handed up (as projected)"
+        "--escalation-rate",
+        type=float,
+        metavar="E",
+        help="share of requests that the large model gets (as projected)",
     )
     parser.add_argument("--requests", type=int, default=20_000, metavar="N", help="20000")
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="0")

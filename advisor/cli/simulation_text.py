@@ -5,7 +5,7 @@ from __future__ import annotations
 from advisor.cli.figures import duration, interval, milliseconds, percent, rate
 from advisor.cli.output import paragraph, table
 from advisor.simulation import SimulationResult
-from advisor.simulation.results import DURATIONS, Durations
+from advisor.simulation.results import DURATIONS, Durations, TierResult
 
 NAMES = {
     "ttft": "time to first token",
@@ -80,10 +80,17 @@ def _routes(result: SimulationResult) -> str:
 
 def _grounds(result: SimulationResult) -> str:
     lines = [
-        paragraph(f"Latency model of {tier.title}: {tier.calibration} ({tier.basis}).", indent="  ")
+        paragraph(f"Latency model of {tier.title}: {_basis(tier)}.", indent="  ")
         for tier in result.tiers.values()
     ]
     lines += [paragraph(f"Note: {note}.", indent="  ") for note in result.notes]
     took = duration(1e3 * result.wall_s)
     lines.append(f"{result.requests:,} requests, seed {result.seed}, simulated in {took}.")
     return "\n".join(lines)
+
+
+def _basis(tier: TierResult) -> str:
+    """The label and the grounds; grounds that begin with the label say it already."""
+    if tier.basis.startswith(tier.calibration):
+        return tier.basis
+    return f"{tier.calibration}, {tier.basis}"

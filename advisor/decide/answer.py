@@ -35,9 +35,6 @@ from advisor.quality.escalation import ConfidencePrior
 from advisor.quality.prior import QualityModel
 from advisor.task import TaskProfile
 
-NEAR_COST = 0.1
-"""Candidates within this share of the least cost count as equally dear: the surest is taken."""
-
 SAFER = 0.15
 """A `safer choice` is shown where it holds everything with so much more probability."""
 
@@ -173,17 +170,15 @@ def _best(search: Search) -> tuple[Candidate, ...]:
 def preferred(search: Search, candidates: Sequence[Candidate]) -> Candidate:
     """The one to take.
 
-    Proven before conditional; then the least cost, and among those within 10 % of it the surest.
-    Where none is feasible, the one that misses least: fewest requirements, then the likeliest.
+    Proven before conditional; then the least cost per chance that everything holds (USD a month
+    over that probability): of two that cost the same the surer, and a cheap gamble only where it is
+    cheap enough to be worth a second try. Where none is feasible, the one that misses least: fewest
+    requirements, then the likeliest.
     """
     able = [c for c in candidates if c.feasible]
     if not able:
         return min(candidates, key=lambda c: (len(c.misses), -c.probability, c.cost.value))
-    proven = [c for c in able if is_proven(search, c)]
-    pool = proven or able
-    least = min(c.cost.value for c in pool)
-    near = [c for c in pool if c.cost.value <= least * (1 + NEAR_COST)]
-    return max(near, key=lambda c: (round(c.probability, 3), -c.cost.value))
+    return min([c for c in able if is_proven(search, c)] or able, key=lambda c: c.risk_adjusted_usd)
 
 
 def _answer(search: Search, confirmed: Sequence[Candidate], evidence: Evidence) -> Recommendation:
@@ -288,12 +283,13 @@ def _provenance(search: Search, evidence: Evidence) -> Provenance:
         calibration=f"fits of {', '.join(sorted(calibrations))}" if calibrations else "none",
         seed=SEED,
         assumptions=dict(search.task.assumptions),
-        notes=(
-            f"{len(search.candidates)} candidates sized, {search.simulated} deployments simulated "
-            f"in {search.wall_s:.2f} s",
-            *evidence.notes,
-        ),
+        notes=(_effort(search), *evidence.notes),
     )
+
+
+def _effort(search: Search) -> str:
+    sized, simulated = len(search.candidates), search.simulated
+    return f"{sized} candidates sized, {simulated} deployments simulated, {search.wall_s:.2f} s"
 
 
 @lru_cache(maxsize=8)

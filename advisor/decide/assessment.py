@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from scipy.special import ndtr
 
 from advisor.catalog import Assumptions
-from advisor.decide.candidates import Candidate, Miss, Outlook, SizedTier, Sizing, bounds_of
+from advisor.decide.candidates import Candidate, Miss, Outlook, SizedTier
 from advisor.decide.options import SelfHostedOption
 from advisor.decide.recommendation import Architecture, Role
+from advisor.decide.sizing import Sizing, bounds_of
 from advisor.economics import NOTHING, Amount, fleet_month
 from advisor.quality.escalation import HybridProjection
 from advisor.quality.estimate import Z_90, QualityEstimate
@@ -135,7 +136,7 @@ class Assessment:
         if architecture == "slm" and task.constraints.high_risk_share > 0:
             yield Miss(
                 f"{task.constraints.high_risk_share:.1%} high-risk requests go to a large model",
-                "there is none",
+                "having none",
                 "high_risk_share is 0",
             )
         yield from self._rate_limits(tiers)

@@ -19,6 +19,7 @@ from advisor.decide.curves import step_of
 from advisor.decide.options import SEED, load_of
 from advisor.decide.recommendation import Role
 from advisor.decide.search import Search
+from advisor.decide.sizing import ESCALATION_MARGIN
 from advisor.serving.cascade import simulate_cascade
 from advisor.serving.simulate import simulate_fleet
 from advisor.serving.tiers import Gate, Hosted, SelfHosted
@@ -108,7 +109,9 @@ def _cascade(search: Search, candidate: Candidate, count: int) -> dict[str, floa
         _serving(search, large),
         Gate(
             validation_s=search.sizing.validation_s,
-            escalation_rate=min(max(plan.escalation_rate - risky, 0.0) / tried, 1.0),
+            escalation_rate=min(
+                ESCALATION_MARGIN * max(plan.escalation_rate - risky, 0.0) / tried, 1.0
+            ),
         ),
         _requests(search.task, small, rate, count),
         large_requests=_requests(search.task, large, rate, count),

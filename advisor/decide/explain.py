@@ -1,4 +1,4 @@
-"""Why this answer: conditions, what fell and why, what the answer hangs on, what to measure next."""
+"""Why this answer: its conditions, what fell and why, what it hangs on, what to measure next."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from scipy.special import ndtr
 
 from advisor.catalog import HostedModel
 from advisor.decide.assessment import METRIC_TITLES, budget_probability
-from advisor.decide.candidates import Candidate, bounds_of
+from advisor.decide.candidates import Candidate
 from advisor.decide.projection import cost_basis, latency_basis, quality_basis
 from advisor.decide.recommendation import Condition, Measurement, Rejected, Sensitivity
 from advisor.decide.search import Search
+from advisor.decide.sizing import bounds_of
 from advisor.task import TaskProfile
 
 REJECTED_SHOWN = 12
@@ -68,11 +69,12 @@ def _benchmarks_needed(candidate: Candidate) -> str:
     hosted = [t for t in candidate.tiers.values() if t.choice.hosted]
     if hosted and len(hosted) == len(candidate.tiers):
         return "200 timed requests to the API from where the service will run"
-    places = {
-        f"{t.choice.option.deployment.tensor_parallel} × {t.choice.option.deployment.accelerator.id}"
+    deployments = [
+        t.choice.option.deployment
         for t in candidate.tiers.values()
         if not isinstance(t.choice.option, HostedModel)
-    }
+    ]
+    places = {f"{own.tensor_parallel} × {own.accelerator.id}" for own in deployments}
     return f"ten minutes of `vllm bench serve` on {' and '.join(sorted(places))}"
 
 
@@ -181,7 +183,7 @@ def sensitivities_of(
             for candidate in search.resized(original, task)
             if candidate.feasible
         ]
-        best = min(able, key=lambda c: c.cost.value, default=None)
+        best = min(able, key=lambda c: c.risk_adjusted_usd, default=None)
         found.append(
             Sensitivity(
                 input=label,

@@ -13,19 +13,16 @@ from advisor.catalog import Assumptions, Catalog, HostedModel
 from advisor.decide.assessment import METRICS, Assessment
 from advisor.decide.candidates import (
     Candidate,
-    Mixture,
     Outlook,
     SizedTier,
-    Sizing,
     TierChoice,
-    hybrid_replicas,
     outlook,
-    replicas_for,
 )
 from advisor.decide.choices import TierList
 from advisor.decide.curves import TierCurve, hosted_curve, simulated_curve
 from advisor.decide.options import Misfit, SelfHostedOption, shape_key
 from advisor.decide.recommendation import Architecture, Role
+from advisor.decide.sizing import Mixture, Sizing, hybrid_replicas, replicas_for
 from advisor.quality.escalation import (
     ConfidencePrior,
     HybridProjection,
@@ -39,6 +36,9 @@ from advisor.task import TaskProfile
 CURVES_PER_ARCHITECTURE = 28
 """Deployments simulated for one architecture at the most."""
 
+FRONT = 7
+"""Choices kept for hybrids in each order: by cost and by speed, each better than the one before."""
+
 PAIRS = 36
 """Pairs of small and large model that are sized."""
 
@@ -51,7 +51,13 @@ LEAST_ESCALATION = 0.02
 NEAR = 0.01
 """Where nothing reaches the quality asked for, what comes this close to the best is sized."""
 
-ESCALATION_RATES = np.linspace(0, 1, 101)
+MISSES_SIZED = 6
+"""Pairs too slow even without load that are sized all the same, to show by how much they miss."""
+
+PROVABLE_MARGIN = 0.2
+"""Share of the allowed error left unused, so that labels can prove the rest: 96 % for 95 %."""
+
+ESCALATION_RATES = np.concatenate([np.arange(0, 0.3, 0.01), np.linspace(0.3, 1, 15)])
 
 _CURVES: dict[tuple[object, ...], TierCurve] = {}
 """Curves simulated in this process: they depend on deployment and lengths, not on rates, bounds or
@@ -167,20 +173,21 @@ class Search:
         good.sort(key=self._rough_month)
         found: list[Candidate] = []
         cheapest = math.inf
-        before = self.simulated
+        looked_at: set[int] = set()
         for choice in good:
             if self._rough_month(choice) * SLACK > cheapest:
                 break
-            if self.simulated - before >= CURVES_PER_ARCHITECTURE:
+            if len(looked_at) >= CURVES_PER_ARCHITECTURE:
                 self.truncated = True
                 break
             curve = self.curve(choice)
             if curve is None:
                 continue
+            looked_at.add(id(curve))
             candidate = self._single(role, choice, curve)
             found.append(candidate)
             if candidate.feasible:
-                cheapest = min(cheapest, candidate.cost.value)
+                cheapest = min(cheapest, candidate.risk_adjusted_usd)
         return found
 
     def _rough_month(self, choice: TierChoice) -> float:
@@ -262,7 +269,12 @@ class Search:
 
     def _pairs(self, small: Sequence[TierChoice], large: Sequence[TierChoice]) -> list[Candidate]:
         """Hybrids: pairs of choices that none beats in rough cost and quality at once."""
-        fronts = self._front(small), self._front(large)
+        considered = {choice.identity for choice in self._front(large)}
+        fronts = (
+            self._front(small),
+            # The large model's place decides whether escalated requests are in time.
+            [choice for choice in large if choice.identity in considered],
+        )
         plans: list[tuple[float, TierChoice, TierChoice, HybridProjection]] = []
         for little in fronts[0]:
             for big in fronts[1]:
@@ -278,9 +290,9 @@ class Search:
             reaching = [p for p in plans if p[3].quality.median >= best - NEAR]
         reaching.sort(key=lambda plan: plan[0])
         found: list[Candidate] = []
-        cheapest, before = math.inf, self.simulated
+        cheapest, too_slow = math.inf, 0
         for rough, little, big, plan in reaching:
-            if len(found) >= PAIRS or self.simulated - before >= CURVES_PER_ARCHITECTURE:
+            if len(found) >= PAIRS:
                 self.truncated = True
                 break
             if rough * SLACK > cheapest:
@@ -288,10 +300,15 @@ class Search:
             curves = self.curve(little), self.curve(big)
             if curves[0] is None or curves[1] is None:
                 continue
+            quick = self._mixture(curves[0], curves[1], plan).keeps_idle(self.sizing.bounds_s)
+            if not quick:
+                too_slow += 1
+                if too_slow > MISSES_SIZED:
+                    continue
             candidate = self._hybrid(little, big, plan, curves[0], curves[1])
             found.append(candidate)
             if candidate.feasible:
-                cheapest = min(cheapest, candidate.cost.value)
+                cheapest = min(cheapest, candidate.risk_adjusted_usd)
         return found
 
     def _least_month(self, choice: TierChoice) -> float:
@@ -305,15 +322,19 @@ class Search:
         kept: dict[int, TierChoice] = {}
         orders: tuple[Callable[[TierChoice], float], ...] = (self._rough_month, _alone_s)
         for order in orders:
-            best = -math.inf
+            best, found = -math.inf, 0
             for choice in sorted(choices, key=lambda c: (order(c), -c.quality.median)):
-                if choice.quality.median > best + 1e-3:
-                    best = choice.quality.median
+                if choice.quality.median > best + 1e-3 and found < FRONT:
+                    best, found = choice.quality.median, found + 1
                     kept[id(choice)] = choice
         return list(kept.values())
 
     def _escalations(self, small: TierChoice, large: TierChoice) -> list[HybridProjection]:
-        """The least escalation whose median reaches the target, and the surest up to the limit."""
+        """Escalation rates worth sizing.
+
+        The least whose median reaches the target, the least that reaches it with a margin that some
+        thousand labels can prove, and the surest up to the limit.
+        """
         key = (id(small.quality), id(large.quality))
         if key not in self._plans:
             self._plans[key] = self._escalation_plans(small, large)
@@ -332,9 +353,10 @@ class Search:
         target = self.task.quality.threshold
         allowed = (rates >= LEAST_ESCALATION + risky - 1e-9) & (rates < 0.999)
         chosen: list[int] = []
-        reaching = allowed & (curve.quality >= target)
-        if reaching.any():
-            chosen.append(int(reaching.argmax()))
+        for aim in (target, target + PROVABLE_MARGIN * (1 - target)):
+            reaching = allowed & (curve.quality >= aim)
+            if reaching.any():
+                chosen.append(int(reaching.argmax()))
         limit = allowed & (rates <= self.task.constraints.max_escalation_rate + 1e-9)
         if limit.any():
             score = (curve.logit_mean - _logit(target)) / curve.logit_sd

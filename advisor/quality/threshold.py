@@ -266,13 +266,15 @@ class _Rows:
             found.append(
                 f"{missing:,} of {self.count:,} rows have no confidence: they count as handed up"
             )
-        distinct = len(np.unique(np.column_stack([confidence, slm, llm, gate]), axis=0))
         levels = len(np.unique(confidence))
-        if distinct < (1 - REPEATED_SHARE) * self.count and levels > self.count / 20:
-            found.append(
-                f"only {distinct:,} of {self.count:,} rows differ: if rows are copies of others, "
-                "they are not independent and the certificate does not hold"
-            )
+        # With few levels (rounded scores, ties) equal rows are no sign of copying.
+        if self.count / 20 < levels < (1 - REPEATED_SHARE) * self.count:
+            distinct = len(np.unique(np.column_stack([confidence, slm, llm, gate]), axis=0))
+            if distinct < (1 - REPEATED_SHARE) * self.count:
+                found.append(
+                    f"only {distinct:,} of {self.count:,} rows differ: if rows are copies of "
+                    "others, they are not independent and the certificate does not hold"
+                )
         if levels == 1 and self.count > 1:
             found.append("all rows have the same confidence: no threshold can tell them apart")
         return tuple(found)

@@ -40,7 +40,7 @@ def stacked_bars(
     """Horizontal bars cut into parts, in the given order; one row holds one part of one bar."""
     frame = pd.DataFrame(rows)
     frame["_order"] = frame[part].map({name: rank for rank, name in enumerate(parts)})
-    return (
+    chart: alt.Chart = (
         alt.Chart(frame)
         .mark_bar()
         .encode(
@@ -58,6 +58,7 @@ def stacked_bars(
         )
         .properties(height=height or 105 + 36 * len(bars))
     )
+    return chart
 
 
 def lines(
@@ -102,7 +103,8 @@ def lines(
         encoded = encoded.encode(
             strokeDash=alt.StrokeDash(f"{series}:N", scale=scale, legend=legend)
         )
-    return encoded.properties(height=height)
+    sized: alt.Chart = encoded.properties(height=height)
+    return sized
 
 
 def band(
@@ -159,7 +161,7 @@ def band(
             ],
         )
     )
-    return alt.layer(area, line).properties(height=height)
+    return layered(area, line).properties(height=height)
 
 
 def _across(x: str, title: str, log: bool, label_format: str) -> alt.X:
@@ -182,7 +184,7 @@ def _decades(values: pd.Series[float]) -> list[float]:
 
 def scores(points: Sequence[Row]) -> alt.Chart:
     """Published scores (percent) by model size (billions of parameters) and adaptation."""
-    return (
+    chart: alt.Chart = (
         alt.Chart(pd.DataFrame(points))
         .mark_point(filled=True, opacity=0.7, size=70)
         .encode(
@@ -206,9 +208,11 @@ def scores(points: Sequence[Row]) -> alt.Chart:
         )
         .properties(height=320)
     )
+    return chart
 
 
 ARCHITECTURES = {"slm": "Small model", "llm": "Large model", "hybrid": "Hybrid"}
+QUALITY_SCALE = alt.Scale(zero=False, nice=False, domainMax=100)
 
 
 def pareto(points: Sequence[Row]) -> alt.LayerChart:
@@ -224,12 +228,12 @@ def pareto(points: Sequence[Row]) -> alt.LayerChart:
         ),
         color=alt.Color("architecture:N", scale=alt.Scale(domain=names), legend=LEGEND),
     )
-    ranges = base.mark_rule(opacity=0.45, strokeWidth=1.5).encode(
-        y=alt.Y("quality_low:Q", title="Quality, %", scale=alt.Scale(zero=False, padding=12)),
+    ranges = base.mark_rule(opacity=0.3, strokeWidth=1.5).encode(
+        y=alt.Y("quality_low:Q", title="Quality, %", scale=QUALITY_SCALE),
         y2="quality_high:Q",
     )
     marks = base.mark_point(filled=True, opacity=0.95, strokeWidth=2).encode(
-        y=alt.Y("quality:Q", title="Quality, %", scale=alt.Scale(zero=False, padding=12)),
+        y=alt.Y("quality:Q", title="Quality, %", scale=QUALITY_SCALE),
         shape=alt.Shape("architecture:N", scale=alt.Scale(domain=names), legend=LEGEND),
         size=alt.Size(
             "e2e:Q",
@@ -246,7 +250,12 @@ def pareto(points: Sequence[Row]) -> alt.LayerChart:
             alt.Tooltip("meets:N", title="Requirements"),
         ],
     )
-    return _layered(ranges, marks.add_params(pick)).properties(height=380)
+    ring = (
+        base.transform_filter("datum.chosen")
+        .mark_point(filled=False, size=900, strokeWidth=2)
+        .encode(y="quality:Q")
+    )
+    return layered(ranges, marks.add_params(pick), ring).properties(height=380)
 
 
 def tornado(rows: Sequence[Row], *, base: float) -> alt.LayerChart:
@@ -255,6 +264,7 @@ def tornado(rows: Sequence[Row], *, base: float) -> alt.LayerChart:
     frame["swing"] = (frame["cost"] - base).abs()
     order = list(frame.sort_values("swing", ascending=False)["input"].unique())
     names = ["same choice", "changes the choice"]
+    labels = alt.Axis(labelLimit=300, labelOverlap=False)
     bars = (
         alt.Chart(frame)
         .mark_bar(height=14)
@@ -266,7 +276,7 @@ def tornado(rows: Sequence[Row], *, base: float) -> alt.LayerChart:
                 axis=alt.Axis(format="$,.3~s", labelOverlap=True),
             ),
             x2="cost:Q",
-            y=alt.Y("input:N", sort=order, title=None, axis=alt.Axis(labelLimit=300)),
+            y=alt.Y("input:N", sort=order, title=None, axis=labels),
             color=alt.Color("choice:N", scale=alt.Scale(domain=names), legend=LEGEND),
             tooltip=[
                 alt.Tooltip("input:N", title="Input"),
@@ -275,10 +285,11 @@ def tornado(rows: Sequence[Row], *, base: float) -> alt.LayerChart:
             ],
         )
     )
-    return _layered(bars).properties(height=70 + 26 * len(order))
+    return layered(bars).properties(height=105 + 28 * len(order))
 
 
-def _layered(*layers: alt.Chart) -> alt.LayerChart:
+def layered(*layers: alt.Chart) -> alt.LayerChart:
+    """Charts on one plane."""
     layered = alt.layer(*layers)
     assert isinstance(layered, alt.LayerChart)
     return layered

@@ -12,6 +12,8 @@ from advisor.task import TaskProfile
 
 SEARCH, LAST, ANSWERED = "recommendation.search", "recommendation.last", "recommendation.answered"
 
+PRELIMINARY = "Answered from what is already simulated; full search running"
+
 
 def answered(search: FullSearch, task: TaskProfile) -> Recommendation:
     """The answer for a task from a finished search, kept until either changes."""
@@ -32,8 +34,10 @@ def usable(search: FullSearch | None, task: TaskProfile) -> bool:
 
 with st.sidebar:
     task = headline.draw()
-search = archive().search(task, instead_of=st.session_state.get(SEARCH))
-st.session_state[SEARCH] = search
+search: FullSearch | None = st.session_state.get(SEARCH)
+if search is None or search.task != task:
+    search = archive().search(task, instead_of=search)
+    st.session_state[SEARCH] = search
 if search.finished and search.exploration:
     st.session_state[LAST] = search
 last: FullSearch | None = st.session_state.get(LAST)
@@ -42,18 +46,15 @@ st.title(task.name)
 if task.description:
     st.caption(plain(task.description))
 if not search.finished:
-    watch(search, "Full search" if usable(last, task) else "Simulating")
+    watch(search, PRELIMINARY if usable(last, task) else "Simulating")
 elif search.problem:
     st.error(plain(search.problem))
+else:
+    st.badge("Full search finished", icon=":material/check:", color="gray")
 
 if usable(last, task):
     assert last is not None
     found = answered(last, task)
-    if last is not search:
-        st.caption(
-            "This answer comes from what was simulated before the change; the full search "
-            "replaces it in a moment."
-        )
     answer.draw(found, task)
     answer.conditions(found)
     answer.next_measurement(found)

@@ -73,7 +73,7 @@ class Archive:
                 instead_of.superseded = True
                 self._searches.pop(instead_of.task.model_dump_json(), None)
             found = self._searches.get(key)
-            if found is None:
+            if found is None or found.problem:
                 found = self._searches[key] = FullSearch(task)
                 self._worker.submit(found.run)
                 while len(self._searches) > MOST_KEPT:

@@ -7,32 +7,10 @@ import streamlit as st
 from advisor.errors import InputError
 from advisor.screens import scenario
 from advisor.screens.formatting import count, plain
-from advisor.screens.sections import task_form
+from advisor.screens.sections import examples, task_form
 from advisor.task import TaskProfile
 
 DRAFT, SHOWN, REVISION = "task.draft", "task.shown", "task.revision"
-OWN = "Your own"
-
-
-def start_from_example() -> None:
-    """Take the example that was just picked."""
-    name = st.session_state["task.example"]
-    if name in scenario.examples():
-        scenario.start_from(name, scenario.examples()[name])
-
-
-def pick_example() -> None:
-    """The shipped examples; `Your own` once the task came from elsewhere."""
-    names = list(scenario.examples())
-    options = names if scenario.example() else [OWN, *names]
-    st.session_state["task.example"] = scenario.example() or OWN
-    st.selectbox(
-        "Start from an example",
-        options,
-        key="task.example",
-        format_func=lambda name: scenario.examples()[name].name if name != OWN else OWN,
-        on_change=start_from_example,
-    )
 
 
 def read_own() -> None:
@@ -68,7 +46,7 @@ st.caption(
     "soon as they are valid."
 )
 with st.container(horizontal=True, vertical_alignment="bottom"):
-    pick_example()
+    examples.pick("Start from an example")
     read_own()
     st.download_button(
         "Download YAML",

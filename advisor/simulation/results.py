@@ -34,7 +34,7 @@ class Durations(Record):
 
 
 class RouteResult(Record):
-    """The requests of a hybrid that took one route."""
+    """The requests of an architecture that took one route."""
 
     requests: int
     share: float
@@ -104,7 +104,8 @@ class SimulationResult(Record):
     preemptions: int
     """How often requests lost their KV blocks and were computed again."""
     escalation_rate: float | None = None
-    """Escalated requests over those the small model answered; null without escalation."""
+    """Share of requests, beside those answered from the cache, that a hybrid's large model gets;
+    null without two tiers."""
     by_route: dict[Route, RouteResult] | None = None
     tiers: dict[Role, TierResult]
     requirements: tuple[Requirement, ...]

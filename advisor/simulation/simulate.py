@@ -14,6 +14,7 @@ from advisor.decide.recommendation import Chosen, Recommendation, Role
 from advisor.documents import read_json, validate
 from advisor.errors import InputError
 from advisor.serving.cascade import (
+    AnswerCache,
     CascadeReport,
     Gate,
     Route,
@@ -25,6 +26,7 @@ from advisor.serving.compilation import ensure_compiled
 from advisor.serving.metrics import LoadReport, Percentiles, report
 from advisor.serving.simulate import simulate_fleet
 from advisor.serving.workload import Requests, workload_of
+from advisor.simulation.escalation import escalation_rate_at
 from advisor.simulation.results import (
     DURATIONS,
     NO_DURATIONS,
@@ -58,6 +60,8 @@ class _System:
     tiers: Mapping[Role, DeployedTier]
     gate: Gate
     high_risk_share: float
+    cache: AnswerCache | None
+    """Answers repeats before any tier; engines by themselves have none."""
     seed: int
     title: str
 
@@ -76,7 +80,7 @@ class _System:
         }
         role, only = next(iter(tiers.items()))
         begin = time.perf_counter()
-        if len(tiers) == 1 and isinstance(only, SelfHosted):
+        if len(tiers) == 1 and isinstance(only, SelfHosted) and self.cache is None:
             timeline = simulate_fleet(
                 only.step,
                 only.engine,
@@ -90,7 +94,7 @@ class _System:
             return report(
                 timeline, request_overhead_s=overhead_s, sustainable_rate_per_s=limit
             ), wall_s
-        # A hosted model by itself is the large tier of a cascade that skips the small one.
+        # One tier behind a cache, or behind an API, is the large one of a cascade without a small.
         alone = len(tiers) == 1
         cascade = simulate_cascade(
             tiers.get("slm", only),
@@ -99,6 +103,7 @@ class _System:
             self.tiers.get("slm", self.tiers[role]).load,
             seed=self.seed,
             large_requests=self.tiers.get("llm", self.tiers[role]).load,
+            cache=self.cache,
             high_risk_share=1.0 if alone else self.high_risk_share,
         )
         wall_s = time.perf_counter() - begin
@@ -136,8 +141,8 @@ def simulate(
         requests: how many are drawn.
         seed: of every random choice.
         engine_args: vLLM settings by name, for the one deployment.
-        escalation_rate: share of the small model's answers that are handed up; None: as the
-            recommendation projects.
+        escalation_rate: share of requests that a hybrid's large model gets, high-risk ones
+            included; None: as the recommendation projects, or else as follows from the threshold.
         announce: told when the simulator has to be compiled first.
 
     Raises:
@@ -146,6 +151,8 @@ def simulate(
     """
     if not 1 <= requests <= MAX_REQUESTS:
         raise InputError(f"requests = {requests}: 1 to {MAX_REQUESTS:,} are expected")
+    if escalation_rate is not None and not 0 <= escalation_rate <= 1:
+        raise InputError(f"escalation_rate = {escalation_rate:g}: 0 to 1 is expected")
     if seed < 0:
         raise InputError(f"seed = {seed}: a whole number from 0 up is expected")
     ensure_compiled(announce)
@@ -174,7 +181,7 @@ def simulate(
         )
         # Which role a model plays alone makes no difference to its queue.
         role: Role = "slm"
-        system = _System({role: tier}, Gate(), 0.0, seed, tier.title)
+        system = _System({role: tier}, Gate(), 0.0, None, seed, tier.title)
     return _result(task, system, requests)
 
 
@@ -190,14 +197,13 @@ def _architecture(
     gate, high_risk = Gate(), 0.0
     if len(tiers) == 2:
         if escalation_rate is None:
-            raise InputError(
-                "architecture: no escalation rate is stated; give the whole recommendation, or "
-                "the escalation rate beside it"
-            )
-        assumptions = catalog.assumptions.with_values(task.assumptions)
-        gate = Gate(validation_s=assumptions.validation_s.value, escalation_rate=escalation_rate)
+            escalation_rate = escalation_rate_at(chosen, task, catalog)
         high_risk = task.constraints.high_risk_share
-    return _System(tiers, gate, high_risk, seed, chosen.title)
+        handed_up = max(escalation_rate - high_risk, 0.0) / max(1 - high_risk, 1e-12)
+        validation = catalog.assumptions.with_values(task.assumptions).validation_s
+        gate = Gate(validation_s=validation.value, escalation_rate=handed_up)
+    cache = AnswerCache() if task.traffic.repeat_share > 0 else None
+    return _System(tiers, gate, high_risk, cache, seed, chosen.title)
 
 
 def _read(architecture: Chosen | Recommendation | str | Path) -> tuple[Chosen, float | None]:
@@ -244,10 +250,10 @@ def _result(task: TaskProfile, system: _System, count: int) -> SimulationResult:
         intervals_ms=_intervals(system, served) if stable else {},
         preemptions=sum(part.preemptions for part in _by_tier(system, served).values() if part),
         escalation_rate=_escalation_rate(system, served),
-        by_route=_routes(served) if stable and len(system.tiers) == 2 else None,
+        by_route=_routes(served) if stable else None,
         tiers=_tier_results(system, served),
         requirements=_requirements(task, served, stable=stable),
-        notes=tuple(note for tier in system.tiers.values() for note in tier.notes),
+        notes=tuple(dict.fromkeys(note for tier in system.tiers.values() for note in tier.notes)),
     )
 
 
@@ -302,9 +308,11 @@ def _tier_results(system: _System, served: Served) -> dict[Role, TierResult]:
 
 
 def _escalation_rate(system: _System, served: Served) -> float | None:
+    """Share of the requests beside cached ones that reach the large model."""
     if isinstance(served, LoadReport) or len(system.tiers) == 1:
         return None
-    return served.escalation_rate
+    cached = served.by_route.get("cache")
+    return served.large_share / (1 - (cached.share if cached else 0.0))
 
 
 def _routes(served: Served) -> dict[Route, RouteResult] | None:

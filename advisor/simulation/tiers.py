@@ -132,8 +132,7 @@ def deploy(
     defaults = vllm_defaults(hardware, max_model_len=min(longest, spec.context_window))
     engine = validate(
         EngineSettings,
-        defaults.model_dump()
-        | {_setting(key): value for key, value in (engine_args or {}).items()},
+        defaults.model_dump() | {_setting(key): value for key, value in given.items()},
         what="engine arguments",
     )
     length = min(engine.max_model_len or spec.context_window, spec.context_window)

@@ -75,9 +75,9 @@ LARGE_BETTER = [
 SMALL_BETTER = [
     World(0.965, 0.90, 0.80, 5, 0.95),
     World(0.945, 0.85, 0.80, 5, 0.93),
-    World(0.95, 0.80, 0.75, 5, 0.95),
+    World(0.9495, 0.75, 0.70, 2, 0.95),
     World(0.985, 0.93, 0.80, 5, 0.97),
-    World(0.90, 0.70, 0.85, 3, 0.91),
+    World(0.9195, 0.70, 0.85, 3, 0.92),
 ]
 CLEARED = [
     World(target + 0.015, llm, 0.80, 5, target)
@@ -95,6 +95,15 @@ class Tally:
     naive_wrong: int = 0
     excess: list[float] = field(default_factory=list)
 
+    def plus(self, other: Tally) -> Tally:
+        return Tally(
+            self.deployments + other.deployments,
+            self.certified + other.certified,
+            self.wrong + other.wrong,
+            self.naive_wrong + other.naive_wrong,
+            self.excess + other.excess,
+        )
+
     def bound(self) -> float:
         """δ plus two standard errors."""
         return DELTA + 2 * float(np.sqrt(DELTA * (1 - DELTA) / self.deployments))
@@ -102,10 +111,10 @@ class Tally:
     def line(self, name: str) -> str:
         excess = f"{np.mean(self.excess):+.3f}" if self.excess else "   –  "
         return (
-            f"{name:34} {self.deployments:5} deployments: certified {self.certified / self.deployments:.3f}, "
-            f"wrong {self.wrong / self.deployments:.4f} (≤ {self.bound():.4f}), "
-            f"naive threshold wrong {self.naive_wrong / self.deployments:.3f}, "
-            f"escalation above the oracle's {excess}"
+            f"{name:36} {self.deployments:5}: certified {self.certified / self.deployments:.3f}, "
+            f"wrong {self.wrong / self.deployments:.4f} (bound {self.bound():.4f}), "
+            f"naive wrong {self.naive_wrong / self.deployments:.3f}, "
+            f"escalation above oracle {excess}"
         )
 
 
@@ -141,23 +150,25 @@ def naive_is_wrong(world: World, c: FloatArray, s: FloatArray, large: FloatArray
     return bool(quality[0] < world.target)
 
 
-def settings() -> Iterator[tuple[str, list[World], Start, int]]:
-    for n in (200, 500, 1000, 2000):
-        yield "large model better", LARGE_BETTER, "llm", n
-        yield "large model better", LARGE_BETTER, "both", n
-        yield "large model better", LARGE_BETTER, "pilot", n
-        yield "small model better", SMALL_BETTER, "slm", n
-        yield "small model better", SMALL_BETTER, "both", n
-        yield "small model better", SMALL_BETTER, "pilot", n
+def settings() -> Iterator[tuple[str, list[World], Start]]:
+    for start in ("llm", "both", "pilot"):
+        yield "large model better", LARGE_BETTER, start
+    for start in ("slm", "both", "pilot"):
+        yield "small model better", SMALL_BETTER, start
 
 
 def test_certificates_are_wrong_no_more_often_than_they_say() -> None:
-    """400 repeats × 5 worlds = 2,000 deployments for each size, start and better model."""
+    """5 worlds × 4 sizes × 100 repeats = 2,000 deployments for each start and better model."""
     print()
-    for name, worlds, start, n in settings():
-        found = tally(worlds, n, start, repeats=400)
-        print(found.line(f"{name}, {start}, n = {n}"))
-        assert found.wrong / found.deployments <= found.bound()
+    for name, worlds, start in settings():
+        everything = Tally()
+        for n in (200, 500, 1000, 2000):
+            found = tally(worlds, n, start, repeats=100)
+            print(found.line(f"{name}, {start}, n = {n}"))
+            everything = everything.plus(found)
+        print(everything.line(f"{name}, {start}, all sizes"))
+        assert everything.deployments == 2000
+        assert everything.wrong / everything.deployments <= everything.bound()
 
 
 def test_the_escalation_is_near_the_oracles() -> None:
@@ -165,7 +176,7 @@ def test_the_escalation_is_near_the_oracles() -> None:
     reachable = [world for world in LARGE_BETTER if world.target < world.llm - 0.01]
     print()
     for start in ("llm", "both"):
-        found = tally(reachable, 2000, start, repeats=200, seed=1)
+        found = tally(reachable, 2000, start, repeats=100, seed=1)
         print(found.line(f"large model better, {start}, n = 2000"))
         assert np.mean(found.excess) <= 0.10
 
@@ -174,7 +185,7 @@ def test_a_small_model_that_clears_the_target_is_certified() -> None:
     """A point and a half above the target, n = 2,000: certified in at least 90 % of the worlds."""
     print()
     for start in ("slm", "both"):
-        found = tally(CLEARED, 2000, start, repeats=100, seed=2)
+        found = tally(CLEARED, 2000, start, repeats=60, seed=2)
         print(found.line(f"small model clears, {start}, n = 2000"))
         assert found.certified / found.deployments >= 0.90
 

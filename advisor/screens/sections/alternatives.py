@@ -11,49 +11,33 @@ import streamlit as st
 from advisor.decide.recommendation import (
     Alternative,
     Projected,
-    Projection,
     Recommendation,
 )
 from advisor.screens import charts
-from advisor.screens.formatting import interval, milliseconds, percent, plain, usd
+from advisor.screens.formatting import interval, percent, plain
+from advisor.screens.sections.figures import FIGURES
 
-FIGURES: tuple[tuple[str, str, Callable[[float], str]], ...] = (
-    ("quality", "Quality", percent),
-    ("ttft_p95_ms", "TTFT p95", milliseconds),
-    ("e2e_p95_ms", "E2E p95", milliseconds),
-    ("tpot_p95_ms", "TPOT p95", milliseconds),
-    ("cost_usd_per_month", "Cost a month", usd),
-    ("cost_usd_per_million_requests", "Per million requests", usd),
-    ("cost_usd_per_correct_answer", "Per million correct answers", lambda usd_: usd(1e6 * usd_)),
-    ("escalation_rate", "Escalation rate", percent),
-)
+SHOWN = 8
+"""Rejected candidates shown before the rest is folded away."""
 
 
 def comparison(answer: Recommendation) -> None:
     """The recommendation and the best of each architecture, side by side."""
-    columns: dict[str, tuple[str, Projection, float | None, tuple[str, ...]]] = {}
-    if answer.chosen and answer.projection:
-        columns["Recommended"] = (answer.chosen.title, answer.projection, None, ())
-    for other in answer.alternatives:
-        columns[_capital(other.label)] = (
-            other.chosen.title,
-            other.projection,
-            other.probability,
-            other.misses,
-        )
+    columns = {_capital(other.label): other for other in answer.alternatives}
+    if answer.chosen:
+        columns = {
+            f"Recommended ({name.lower()})" if other.chosen == answer.chosen else name: other
+            for name, other in columns.items()
+        }
     if not columns:
         return
     st.subheader("Best of each architecture")
-    rows: dict[str, list[str]] = {"": [f"**{plain(one[0])}**" for one in columns.values()]}
+    others = columns.values()
+    rows = {"": [f"**{plain(one.chosen.title)}**" for one in others]}
     for name, title, show in FIGURES:
-        rows[title] = [_figure(getattr(one[1], name), show) for one in columns.values()]
-    rows["All requirements hold"] = [
-        "see conditions" if chance is None else f"{percent(chance, 0)} likely"
-        for _, _, chance, _ in columns.values()
-    ]
-    rows["Median misses"] = [
-        plain("; ".join(misses)) or "nothing" for _, _, _, misses in columns.values()
-    ]
+        rows[title] = [_figure(getattr(one.projection, name), show) for one in others]
+    rows["All requirements hold"] = [f"{percent(one.probability, 0)} likely" for one in others]
+    rows["Median misses"] = [plain("; ".join(one.misses)) or "nothing" for one in others]
     st.table(pd.DataFrame(rows, index=list(columns)).T)
 
 
@@ -83,7 +67,8 @@ def trade_off(answer: Recommendation) -> None:
     if one is None:
         st.caption(
             "Candidates that no other beats in cost, quality and latency at once, and the best of "
-            "each architecture. Select a point to see it in full."
+            "each architecture. Larger marks are slower; the ring is the recommendation. Select a "
+            "point to see it in full."
         )
         return
     with st.container(border=True):
@@ -121,19 +106,19 @@ def rejected(answer: Recommendation) -> None:
     if not answer.rejected:
         return
     st.subheader("Why others fell")
-    st.dataframe(
-        pd.DataFrame(
-            {
-                "What": one.what,
-                "Constraint": one.constraint,
-                "By": one.by,
-                "Admitted if": one.admitted_if,
-            }
-            for one in answer.rejected
-        ),
-        hide_index=True,
-        alt="Rejected candidates with the constraint each misses and what would admit it.",
-    )
+    rows = pd.DataFrame(
+        {
+            "What": plain(one.what),
+            "Constraint": plain(one.constraint),
+            "By": plain(one.by),
+            "Admitted if": plain(one.admitted_if),
+        }
+        for one in answer.rejected
+    ).set_index("What")
+    st.table(rows[:SHOWN])
+    if len(rows) > SHOWN:
+        with st.expander(f"{len(rows) - SHOWN} more"):
+            st.table(rows[SHOWN:])
 
 
 def _capital(text: str) -> str:

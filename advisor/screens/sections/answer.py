@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Literal
 
 import pandas as pd
 import streamlit as st
 
-from advisor.decide.recommendation import Architecture, Projected, Recommendation, Status
+from advisor.decide.recommendation import (
+    Architecture,
+    Projected,
+    Projection,
+    Recommendation,
+    Status,
+)
 from advisor.screens.formatting import interval, milliseconds, percent, plain, usd
+from advisor.screens.sections.figures import FIGURES
 from advisor.task import TaskProfile
 
 Colour = Literal["green", "orange", "red"]
-Show = Callable[[float], str]
 
 STATUSES: dict[Status, tuple[str, Colour, str]] = {
     "proven": ("Proven", "green", "Every requirement holds on measured or calibrated grounds."),
@@ -44,65 +49,45 @@ def draw(answer: Recommendation, task: TaskProfile) -> None:
         for warning in answer.warnings:
             st.markdown(f":orange[:material/warning: {plain(warning)}]")
     if answer.projection is not None:
-        _figures(answer, task)
+        _figures(answer.projection, task)
 
 
-def _figures(answer: Recommendation, task: TaskProfile) -> None:
-    projection = answer.projection
-    assert projection is not None
-    bounds = task.latency
+def _figures(projection: Projection, task: TaskProfile) -> None:
+    required = _required(task)
     with st.grid(4, min_column_width=180):
-        _card("Quality", projection.quality, percent, f"at least {percent(task.quality.threshold)}")
-        _card("TTFT p95", projection.ttft_p95_ms, milliseconds, _at_most(bounds.ttft_p95_ms))
-        _card("E2E p95", projection.e2e_p95_ms, milliseconds, _at_most(bounds.e2e_p95_ms))
-        _card("TPOT p95", projection.tpot_p95_ms, milliseconds, _at_most(bounds.tpot_p95_ms))
-        budget = task.constraints.budget_usd_per_month
-        _card(
-            "Cost a month", projection.cost_usd_per_month, usd, budget and f"at most {usd(budget)}"
+        for name, title, show in FIGURES:
+            figure: Projected | None = getattr(projection, name)
+            with st.container(border=True, height="stretch", gap="xxsmall"):
+                if figure is None:
+                    st.metric(title, "–")
+                    st.caption("does not apply")
+                    continue
+                st.metric(title, show(figure.value), help=plain(figure.basis))
+                st.caption(plain(interval(figure.low, figure.high, show)))
+                if name in required:
+                    st.caption(plain(required[name]))
+    st.caption("Ranges are 90 % intervals.")
+    with st.expander("What each figure rests on"):
+        figures = {title: getattr(projection, name) for name, title, _ in FIGURES}
+        st.table(
+            pd.DataFrame(
+                {"Figure": title, "Rests on": plain(figure.basis)}
+                for title, figure in figures.items()
+                if figure
+            ).set_index("Figure")
         )
-        _card("Cost per million requests", projection.cost_usd_per_million_requests, usd)
-        _card(
-            "Cost per million correct answers",
-            projection.cost_usd_per_correct_answer,
-            lambda value: usd(1e6 * value),
-        )
-        _card(
-            "Escalation rate",
-            projection.escalation_rate,
-            percent,
-            projection.escalation_rate
-            and f"warning above {percent(task.constraints.max_escalation_rate)}",
-        )
-    st.caption("Ranges are 90 % intervals. The tip of each card says what its figure rests on.")
 
 
-def _card(label: str, figure: Projected | None, show: Show, required: str | None = None) -> None:
-    if figure is None:
-        st.metric(
-            label,
-            "–",
-            "does not apply",
-            delta_color="off",
-            delta_arrow="off",
-            border=True,
-            height="stretch",
-        )
-        return
-    st.metric(
-        label,
-        show(figure.value),
-        interval(figure.low, figure.high, show),
-        delta_color="off",
-        delta_arrow="off",
-        delta_description=required,
-        help=plain(figure.basis),
-        border=True,
-        height="stretch",
-    )
-
-
-def _at_most(bound_ms: float | None) -> str | None:
-    return None if bound_ms is None else f"at most {milliseconds(bound_ms)}"
+def _required(task: TaskProfile) -> dict[str, str]:
+    """What the task asks of each figure, in words."""
+    asked = {"quality": f"required: at least {percent(task.quality.threshold)}"}
+    for name, bound_ms in task.latency.bounds.items():
+        asked[name] = f"required: at most {milliseconds(bound_ms)}"
+    budget = task.constraints.budget_usd_per_month
+    if budget is not None:
+        asked["cost_usd_per_month"] = f"required: at most {usd(budget)}"
+    asked["escalation_rate"] = f"warning above {percent(task.constraints.max_escalation_rate)}"
+    return asked
 
 
 def conditions(answer: Recommendation) -> None:
@@ -130,6 +115,5 @@ def next_measurement(answer: Recommendation) -> None:
     st.subheader("Measure next")
     with st.container(border=True):
         st.markdown(f"**{plain(answer.next_measurement.what)}**")
-        st.caption(
-            f"{plain(answer.next_measurement.reduces)} Effort: {plain(answer.next_measurement.effort)}"
-        )
+        st.caption(plain(answer.next_measurement.reduces))
+        st.caption(f"Effort: {plain(answer.next_measurement.effort)}")

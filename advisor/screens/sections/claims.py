@@ -151,8 +151,9 @@ def collectives_add(catalog: Catalog) -> Finding:
         f"{seconds(first + 6 * step)} with 6 output tokens, {seconds(first + 256 * step)} with 256",
         "misleading",
         f"It is paid per step, not per request. Llama 70B on 8 H100: {seconds(step)} of each "
-        f"decode step ({percent(step / float(decode.total))}) with 16 sequences, and {seconds(first)} of "
-        "a prefill of 1,024 tokens. What the eight save by sharing the weights is not deducted.",
+        f"decode step ({percent(step / float(decode.total))}) with 16 sequences, and "
+        f"{seconds(first)} of a prefill of 1,024 tokens. What eight save by sharing the weights is "
+        "not deducted.",
     )
 
 

@@ -85,10 +85,11 @@ def draw(deployment: Deployment) -> None:
         ),
         alt="How far the rule of thumb is off, by input length and output length.",
     )
+    tables = 1 - parameters.active_body / parameters.active
     st.caption(
         f"Counted: 2·P·n for the layers ({count(parameters.active_body)} active parameters without "
         "embedding and head), 2·V·d for each sampled position, and attention over the context each "
         "token sees. The rule takes all active parameters for every token (arXiv 2001.08361): it "
-        f"counts the embedding and the head for prompt tokens ({percent(1 - parameters.active_body / parameters.active)} "
-        "of the parameters here), and leaves attention out."
+        f"counts the embedding and the head for prompt tokens ({percent(tables)} of the parameters "
+        "here), and leaves attention out."
     )

@@ -11,6 +11,7 @@ import streamlit as st
 from advisor.errors import InputError
 from advisor.screens import scenario
 from advisor.screens.formatting import count, milliseconds, percent, plain
+from advisor.screens.sections import examples
 from advisor.screens.sections.task_form import named
 from advisor.task import DataResidency, TaskProfile
 
@@ -36,7 +37,7 @@ def draw() -> TaskProfile:
         for key in scenario.HEADLINE:
             st.session_state[f"headline.{key}"] = value_of(task, key)
     anchor: TaskProfile = st.session_state[_ANCHOR]
-    st.subheader("Requirements")
+    examples.pick("Task")
     changed = {
         key: value for key, value in _controls(anchor).items() if value != value_of(task, key)
     }
@@ -46,7 +47,7 @@ def draw() -> TaskProfile:
         st.markdown(f":red[{plain(str(error))}]")
     st.session_state[_SEEN] = task
     scenario.change(task)
-    st.page_link(FORM, label="All fields of the task")
+    st.page_link(FORM, label="All fields of the task", icon=":material/tune:")
     return task
 
 

@@ -90,7 +90,7 @@ def draw(deployment: Deployment) -> None:
             alt="KV cache of one request by tensor parallelism and number format.",
         )
         st.caption(
-            "Latent attention: one compressed vector a token, with a full copy on every accelerator."
+            "Latent attention: one compressed vector a token, and a full copy on each accelerator."
             if model.mla
             else f"2 · layers · max(1, Hkv/t) · dh · bytes, with {model.num_kv_heads:g} KV heads: "
             "more accelerators than KV heads save nothing."

@@ -81,11 +81,12 @@ def _verdict(deployment: Deployment, plan: MemoryPlan) -> None:
     chip = deployment.accelerator
     where = f"{deployment.ranks} × {chip.id}" if deployment.ranks > 1 else f"one {chip.id}"
     if plan.fits:
+        requests = count(plan.max_concurrency_at(plan.context_tokens))
         st.success(
             f"Fits on {where}: weights take {size(plan.weights_bytes)} of the "
             f"{size(plan.usable_bytes)} usable on each, and the cache holds "
-            f"{count(plan.kv_tokens)} tokens, or {count(plan.max_concurrency_at(plan.context_tokens))} "
-            f"requests of {count(plan.context_tokens)}."
+            f"{count(plan.kv_tokens)} tokens, or {requests} requests of "
+            f" {count(plan.context_tokens)}."
         )
         return
     changes = (
@@ -126,7 +127,7 @@ def _bar(deployment: Deployment, plan: MemoryPlan) -> alt.LayerChart:
         .mark_rule(strokeDash=[4, 3], strokeWidth=2)
         .encode(x="GB:Q", tooltip=["limit:N", alt.Tooltip("GB:Q", format=",.1f")])
     )
-    return alt.layer(bars, rules)
+    return charts.layered(bars, rules)
 
 
 def _in_words(plan: MemoryPlan) -> str:

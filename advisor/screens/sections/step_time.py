@@ -11,7 +11,7 @@ from advisor.catalog.fits import Calibration, calibration_for
 from advisor.physics.deployment import Deployment
 from advisor.physics.step_time import breakdown, decode_step_s, prefill_s, roofline
 from advisor.screens import charts
-from advisor.screens.formatting import count, milliseconds, seconds
+from advisor.screens.formatting import count, milliseconds, plain, seconds
 from advisor.screens.sections.controls import BATCHES, LENGTHS, batch_slider, token_slider
 
 TERMS = {
@@ -83,7 +83,8 @@ def draw(deployment: Deployment) -> None:
             delta_arrow="off",
         )
     st.caption(
-        f"Latency model of {deployment.accelerator.id}: **{calibration.label}** ({calibration.basis}). "
+        f"Latency model of {deployment.accelerator.id}: **{calibration.label}** "
+        f"({plain(calibration.basis)}). "
         "Ranges are 90 % intervals of a deployment that was not measured itself."
     )
     _parts(deployment, calibration, batch, context)
