@@ -52,7 +52,7 @@ benchmarks: install ## measure speed and accuracy; prints the figures
 
 constraints: ## pin the newest versions that the requirements admit, from a fresh environment
 	@set -e; folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; \
-	$(PYTHON) -m venv "$$folder/venv"; \
+	@$(PYTHON) -m venv "$$folder/venv"; \
 	"$$folder/venv/bin/python" -m pip install --quiet --upgrade pip; \
 	"$$folder/venv/bin/python" -m pip install --quiet --editable '.[dev]'; \
 	"$$folder/venv/bin/python" -m pip freeze --exclude-editable | grep -E '^[A-Za-z0-9._-]+==' \
@@ -71,12 +71,14 @@ clean: ## remove the environment, caches and build results
 
 $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "Python 3.11 is needed" >&2; exit 1; }
-	$(PYTHON) -m venv $(VENV)
+	@$(PYTHON) -m venv $(VENV)
 
 $(APP): pyproject.toml constraints.txt | $(BIN)/python
-	$(PIP) --editable .
+	@echo 'Installing Advisor (about a minute, once) …'
+	@$(PIP) --editable .
 	@touch $@
 
 $(DEV): pyproject.toml constraints.txt | $(BIN)/python
-	$(PIP) --editable '.[dev]'
+	@echo 'Installing Advisor and its development tools (about a minute, once) …'
+	@$(PIP) --editable '.[dev]'
 	@touch $(APP) $@

@@ -1,11 +1,15 @@
 """A wheel built from the repository works in another environment, from another folder."""
 
+import http.client
 import json
 import os
+import socket
 import subprocess
 import sys
+import time
 import venv
 import zipfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -97,3 +101,49 @@ def test_it_simulates_a_users_own_profile(installed: Path, tmp_path: Path) -> No
 
     assert found["task"].startswith("My own ")
     assert found["tiers"]["slm"]["calibration"] in ("measured", "calibrated")
+
+
+@pytest.fixture
+def app_port(installed: Path, tmp_path: Path) -> Iterator[int]:
+    """The installed app, started from another folder on a free port."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    command = [installed / "python", "-m", "advisor", "app", "--port", str(port)]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL) as server:
+        try:
+            deadline = time.monotonic() + 60
+            while status(port, "/_stcore/health") != 200:
+                assert server.poll() is None, "the app ended"
+                assert time.monotonic() < deadline, "the app did not start"
+                time.sleep(0.2)
+            yield port
+        finally:
+            server.terminate()
+
+
+def status(port: int, path: str, headers: Mapping[str, str] | None = None) -> int:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    try:
+        connection.request("GET", path, headers=dict(headers or {}))
+        return connection.getresponse().status
+    except ConnectionRefusedError:
+        return 0
+    finally:
+        connection.close()
+
+
+def test_the_app_answers_this_machine_under_its_own_name_only(app_port: int) -> None:
+    def socket_to(host: str) -> int:
+        handshake = {
+            "Host": host,
+            "Connection": "Upgrade",
+            "Upgrade": "websocket",
+            "Sec-WebSocket-Version": "13",
+            "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
+        }
+        return status(app_port, "/_stcore/stream", handshake)
+
+    assert status(app_port, "/") == 200
+    assert socket_to(f"127.0.0.1:{app_port}") == 101
+    assert socket_to("rebound.example") == 403

@@ -262,18 +262,18 @@ def _figure(
     request overhead, whose doubt is independent.
     """
     quantity = name.partition("_")[0]
-    level, with_overhead = decode, quantity in ("ttft", "e2e")
+    with_overhead = quantity in ("ttft", "e2e")
     ratio = first.sd / max(decode.sd, 1e-9) if quantity == "ttft" else 1.0
     engine = middle * (math.exp(first.mean - decode.mean) if quantity == "ttft" else 1.0)
     up = math.log(max(slow, 1e-9) / max(middle, 1e-9)) * ratio
     down = math.log(max(middle, 1e-9) / max(fast, 1e-9)) * ratio
-    own = level.sd * ratio
-    up, down = max(up, 0.3 * own), max(down, 0.3 * own)
     total = engine + (overhead_s if with_overhead else 0.0)
     share = engine / total if total > 0 else 1.0
+    own = first.sd if quantity == "ttft" else 0.3 * decode.sd
+    up, down = max(share * up, own), max(share * down, own)
     extra = (1 - share) * overhead_sd
     return Figure(
         value=total,
-        low=total * math.exp(-NORMAL_90 * math.hypot(share * down, extra)),
-        high=total * math.exp(NORMAL_90 * math.hypot(share * up, extra)),
+        low=total * math.exp(-NORMAL_90 * math.hypot(down, extra)),
+        high=total * math.exp(NORMAL_90 * math.hypot(up, extra)),
     )

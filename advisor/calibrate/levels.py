@@ -41,13 +41,13 @@ def learn_levels(forecaster: Forecaster, own: Sequence[Measurement], catalog: Ca
         )
     for identity, condition in examples.items():
         calibration = calibration_of(forecaster.fit, condition.deployment.accelerator)
-        model, shape = condition.deployment.model, calibration.spread.shape
+        model, spread = condition.deployment.model, calibration.spread
         prior = Level(0.0, calibration.decode_log_sd(model))
-        decode = prior.updated(np.array(steps[identity]), shape)
+        decode = prior.updated(np.array(steps[identity]), spread.shape)
         if decode.rows:
             forecaster.decode_levels[identity] = decode
         first = Level(0.0, calibration.prefill_log_sd(model))
-        first = first.updated(np.array(firsts[identity]), 2 * shape)
+        first = first.updated(np.array(firsts[identity]), spread.shape_prefill)
         if first.rows:
             forecaster.first_token_levels[identity] = first
 

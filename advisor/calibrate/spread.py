@@ -69,7 +69,8 @@ def spreads_of(fit: Fit) -> tuple[Spread, Spread, Spread]:
             decode_routed=of(decode & mixed),
             prefill=of(~decode & ~mixed),
             prefill_routed=of(~decode & mixed),
-            shape=_shape_sd(fit),
+            shape=_shape_sd(fit, "tpot", "e2e"),
+            shape_prefill=_shape_sd(fit, "prefill", "ttft"),
         )
 
     def of_model(part: NDArray[np.bool_]) -> float:
@@ -118,15 +119,15 @@ def _excess_sd(errors: FloatArray, known: FloatArray) -> float:
     return round(high, 4)
 
 
-def _shape_sd(fit: Fit) -> float:
-    """Spread of decode errors around the median of their deployment."""
+def _shape_sd(fit: Fit, *metrics: str) -> float:
+    """Spread of errors around the median of their deployment."""
     seen = fit.problem.observations
     errors = fit.solution.residuals
-    decode = np.isin(seen.metric, [METRICS.index("tpot"), METRICS.index("e2e")])
+    chosen = np.isin(seen.metric, [METRICS.index(metric) for metric in metrics])
     around = [
         errors[mine] - np.median(errors[mine])
-        for group in np.unique(seen.group[decode])
-        if (mine := decode & (seen.group == group)).sum() >= 5
+        for group in np.unique(seen.group[chosen])
+        if (mine := chosen & (seen.group == group)).sum() >= 5
     ]
     if not around:
         return 0.1

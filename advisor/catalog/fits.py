@@ -46,7 +46,9 @@ class Spread(Record):
     """Time to first token within the engine, dense models."""
     prefill_routed: NonNegativeFloat
     shape: NonNegativeFloat
-    """Along batch and length, once the deployment's own level is known."""
+    """Decode along batch and length, once the deployment's own level is known."""
+    shape_prefill: NonNegativeFloat = 0.2
+    """The same of the time to first token."""
 
 
 class FitFile(Record):
@@ -114,7 +116,14 @@ PRIOR = FitFile(
     coefficients=Coefficients(),
     calibrated=Spread(decode=0.25, decode_routed=0.25, prefill=0.3, prefill_routed=0.35, shape=0.1),
     transferred=Spread(decode=0.25, decode_routed=0.3, prefill=0.3, prefill_routed=0.4, shape=0.1),
-    assumed=Spread(decode=0.4, decode_routed=0.45, prefill=0.45, prefill_routed=0.5, shape=0.15),
+    assumed=Spread(
+        decode=0.4,
+        decode_routed=0.45,
+        prefill=0.45,
+        prefill_routed=0.5,
+        shape=0.15,
+        shape_prefill=0.3,
+    ),
 )
 """Used where there is no file of fits."""
 

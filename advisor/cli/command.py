@@ -13,10 +13,10 @@ from collections.abc import Sequence
 from importlib import metadata
 from typing import Any, NoReturn
 
-from advisor.cli import app, certify, predict, recommend, simulate
+from advisor.cli import app, calibrate, certify, evaluate, predict, recommend, simulate
 from advisor.errors import DoesNotFitError, InputError
 
-VERBS = (recommend, simulate, predict, certify, app)
+VERBS = (recommend, simulate, predict, calibrate, certify, evaluate, app)
 
 REQUIREMENT_MISSED = 1
 BAD_INPUT = 2

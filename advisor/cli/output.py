@@ -5,8 +5,12 @@ from __future__ import annotations
 import json
 import sys
 import textwrap
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+from advisor.errors import InputError
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -19,10 +23,15 @@ _PLAIN = str.maketrans(
 """What stands for signs that a terminal's encoding lacks."""
 
 
-def print_json(result: BaseModel) -> None:
+def json_text(result: BaseModel, *, ascii_only: bool = False) -> str:
     """One JSON document; numbers that JSON lacks (infinite, undefined) are null."""
     document = json.loads(result.model_dump_json(by_alias=True))
-    print(json.dumps(document, indent=2, ensure_ascii=not _speaks_unicode()))
+    return json.dumps(document, indent=2, ensure_ascii=ascii_only)
+
+
+def print_json(result: BaseModel) -> None:
+    """One JSON document on stdout."""
+    print(json_text(result, ascii_only=not _speaks_unicode()))
 
 
 def print_text(text: str) -> None:
@@ -36,6 +45,25 @@ def print_text(text: str) -> None:
 def say(message: str) -> None:
     """Progress and notices: never on stdout."""
     print(message, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def writing(path: Path, *, option: str) -> Iterator[TextIO]:
+    """A text file that is there whole, or as it was before.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        try:
+            with partial.open("w", encoding="utf-8", newline="") as file:
+                yield file
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
+    except OSError as error:
+        raise InputError(f"{option} {path}: cannot be written: {error.strerror}") from None
 
 
 def table(rows: Sequence[Sequence[str]], *, left: int = 1) -> str:

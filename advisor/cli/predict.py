@@ -4,14 +4,9 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from advisor.cli.arguments import Verbs
-from advisor.cli.output import say
-from advisor.errors import InputError
-
-if TYPE_CHECKING:
-    import pandas as pd
+from advisor.cli.output import say, writing
 
 DESCRIPTION = """\
 Predict each row of a CSV file in the measurement format (calibration/README.md): every
@@ -31,6 +26,15 @@ def add_to(verbs: Verbs) -> None:
     parser.add_argument(
         "--output", type=Path, required=True, metavar="OUT.csv", help="file to write"
     )
+    parser.add_argument(
+        "--own",
+        type=Path,
+        metavar="MEASURED.csv",
+        help="your own measurements: their deployments are predicted at the level they show",
+    )
+    parser.add_argument(
+        "--fits", type=Path, metavar="FITS.json", help="coefficients from `calibrate fit`"
+    )
     parser.set_defaults(run=run)
 
 
@@ -38,30 +42,20 @@ def run(arguments: argparse.Namespace) -> int:
     """Predict and write.
 
     Raises:
-        InputError: the rows cannot be read, or the output cannot be written.
+        InputError: a file cannot be read, or the output cannot be written.
     """
+    from advisor.calibrate.measurements import read_measurements
     from advisor.predict import predict
     from advisor.serving.compilation import ensure_compiled
 
     ensure_compiled(say)
-    table = predict(arguments.rows)
-    _write(table, arguments.output)
+    own = read_measurements((arguments.own,)) if arguments.own else ()
+    table = predict(arguments.rows, own=own, fits=arguments.fits)
+    with writing(arguments.output, option="--output") as file:
+        table.to_csv(file, index=False)
     failed = int(table["error"].fillna("").astype(bool).sum())
     say(
         f"{len(table) - failed:,} of {len(table):,} rows predicted: {arguments.output}"
         + (f" ({failed:,} say in `error` why not)" if failed else "")
     )
     return 0
-
-
-def _write(table: pd.DataFrame, path: Path) -> None:
-    """Write a table whole or not at all."""
-    partial = path.with_name(f"{path.name}.partial")
-    try:
-        try:
-            table.to_csv(partial, index=False)
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
-    except OSError as error:
-        raise InputError(f"--output {path}: cannot be written: {error.strerror or error}") from None

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from advisor.cli.arguments import Verbs, add_json, add_task, read_task
-from advisor.cli.output import print_json, print_text, say
+from advisor.cli.output import json_text, print_json, print_text, say, writing
 from advisor.errors import InputError
 
 if TYPE_CHECKING:
@@ -75,9 +74,6 @@ def _require_folder(folder: Path) -> None:
 
 def _write(found: Recommendation, folder: Path) -> None:
     path = folder / "recommendation.json"
-    document = json.loads(found.model_dump_json(by_alias=True))
-    try:
-        path.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"--output {folder}: cannot be written: {error.strerror}") from None
+    with writing(path, option="--output") as file:
+        file.write(json_text(found) + "\n")
     say(f"written: {path}")

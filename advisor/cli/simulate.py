@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import csv
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from advisor.cli.arguments import Verbs, add_json, add_task, engine_arguments, read_task
-from advisor.cli.output import print_json, print_text, say
+from advisor.cli.output import print_json, print_text, say, writing
 from advisor.errors import InputError
+
+if TYPE_CHECKING:
+    from advisor.simulation import SimulationResult
 
 DESCRIPTION = """\
 Simulate the task's busiest hour on one deployment (--model with --accelerator), or on
@@ -46,8 +51,20 @@ def add_to(verbs: Verbs) -> None:
         metavar="E",
         help="share of requests that the large model gets (as projected)",
     )
-    parser.add_argument("--requests", type=int, default=20_000, metavar="N", help="20000")
-    parser.add_argument("--seed", type=int, default=0, metavar="S", help="0")
+    load = parser.add_argument_group("load")
+    load.add_argument("--requests", type=int, metavar="N", help="how many (20000; a trace: all)")
+    load.add_argument("--seed", type=int, default=0, metavar="S", help="of the random draws (0)")
+    load.add_argument(
+        "--trace",
+        metavar="FILE",
+        help="CSV or JSONL with arrival, input and output tokens of each request",
+    )
+    load.add_argument(
+        "--series", type=Path, metavar="OUT.csv", help="also write queues, batches … over time"
+    )
+    load.add_argument(
+        "--resolution", type=float, default=1.0, metavar="S", help="of the series, seconds (1)"
+    )
     add_json(parser)
     parser.set_defaults(run=run)
 
@@ -81,10 +98,14 @@ def run(arguments: argparse.Namespace) -> int:
         architecture=Path(arguments.architecture) if arguments.architecture else None,
         requests=arguments.requests,
         seed=arguments.seed,
+        trace=arguments.trace,
+        series_every_s=arguments.resolution if arguments.series else None,
         escalation_rate=arguments.escalation_rate,
         announce=say,
         **deployment,
     )
+    if arguments.series:
+        _write_series(result, arguments.series)
     if arguments.json:
         print_json(result)
     else:
@@ -92,3 +113,16 @@ def run(arguments: argparse.Namespace) -> int:
 
         print_text(simulation_text(result))
     return 0 if result.meets_requirements else 1
+
+
+def _write_series(result: SimulationResult, path: Path) -> None:
+    """One row a tier and moment."""
+    from advisor.serving.series import LoadSeries
+
+    with writing(path, option="--series") as file:
+        writer = csv.writer(file)
+        writer.writerow(["tier", *LoadSeries.model_fields])
+        for role, part in result.series.items():
+            columns = part.model_dump().values()
+            writer.writerows((role, *row) for row in zip(*columns, strict=True))
+    say(f"written: {path}")

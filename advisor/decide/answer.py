@@ -289,7 +289,9 @@ def _provenance(search: Search, evidence: Evidence) -> Provenance:
 
 def _effort(search: Search) -> str:
     sized, simulated = len(search.candidates), search.simulated
-    return f"{sized} candidates sized, {simulated} deployments simulated, {search.wall_s:.2f} s"
+    ended = "; ended at its limit, a cheaper deployment may exist" if search.truncated else ""
+    effort = f"{sized} candidates sized, {simulated} deployments simulated"
+    return f"{effort}, {search.wall_s:.2f} s{ended}"
 
 
 @lru_cache(maxsize=8)

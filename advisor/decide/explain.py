@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 
-from scipy.special import ndtr
+from scipy.special import expit, logit, ndtr, ndtri
 
 from advisor.catalog import HostedModel
 from advisor.decide.assessment import METRIC_TITLES, budget_probability
@@ -14,6 +14,8 @@ from advisor.decide.projection import cost_basis, latency_basis, quality_basis
 from advisor.decide.recommendation import Condition, Measurement, Rejected, Sensitivity
 from advisor.decide.search import Search
 from advisor.decide.sizing import bounds_of
+from advisor.quality.bounds import rows_to_certify
+from advisor.quality.estimate import QualityEstimate
 from advisor.task import TaskProfile
 
 REJECTED_SHOWN = 12
@@ -54,15 +56,31 @@ def _conditions(search: Search, candidate: Candidate) -> Iterator[Condition]:
 
 
 def _labels_needed(search: Search, candidate: Candidate) -> str:
+    """Rows that would prove the quality if it is what it typically is where it suffices at all."""
     target, sure = search.task.quality.threshold, search.task.quality.confidence
-    needed = candidate.quality.labels_to_settle(target, sure)
+    typical = typical_where_enough(candidate.quality, target)
+    needed = rows_to_certify(typical, target=target, confidence=sure)
     if needed is None:
-        return "no number of labels is expected to prove it: the median is not above the threshold"
+        return "no number of labels can prove a quality that does not exceed the threshold"
     have = candidate.quality.labels
     kind = "rows labelled for both models" if candidate.hybrid else "labelled rows"
     more = f" ({have:,} are there)" if have else ""
-    median = f"{candidate.quality.median:.1%}"
-    return f"{needed:,} {kind}{more}, if the true quality is {median}; at {sure:.0%} confidence"
+    return (
+        f"{needed:,} {kind}{more} prove it at {sure:.0%} confidence if the quality is "
+        f"{typical:.1%}, as is typical where it suffices; fewer refute it if it is low"
+    )
+
+
+def typical_where_enough(quality: QualityEstimate, target: float) -> float:
+    """Median quality given that it reaches the target.
+
+    With log-odds N(m, s²) and a = (logit(target) − m)/s: expit(m + s·Φ⁻¹(1 − (1 − Φ(a))/2)).
+    """
+    if quality.logit_sd == 0 or not 0 < target < 1:
+        return quality.median
+    missing = float(ndtr((float(logit(target)) - quality.logit_mean) / quality.logit_sd))
+    score = float(ndtri(1 - (1 - missing) / 2))
+    return float(expit(quality.logit_mean + quality.logit_sd * score))
 
 
 def _benchmarks_needed(candidate: Candidate) -> str:
@@ -235,7 +253,7 @@ def next_measurement_of(conditions: Iterable[Condition]) -> Measurement | None:
     # The variance p(1 − p) of the outcome is what a measurement of it would remove.
     worst = max(open_ones, key=lambda c: c.probability * (1 - c.probability))
     return Measurement(
-        what=f"settle “{worst.requirement}”",
+        what=f"whether {worst.requirement}",
         reduces=f"it holds with probability {worst.probability:.0%} today",
         effort=worst.settle_by,
     )
@@ -256,6 +274,4 @@ def warnings_of(search: Search, candidate: Candidate) -> tuple[str, ...]:
         option = tier.choice.option
         if not isinstance(option, HostedModel) and not option.deployment.model.checked:
             found.append(f"the shape of {option.deployment.model.id} is recalled, not checked")
-    if search.truncated:
-        found.append("the search ended at its limit; a cheaper deployment may exist")
     return tuple(found)

@@ -125,7 +125,7 @@ def latency_basis(candidate: Candidate) -> str:
         if isinstance(option, HostedModel):
             bases.append(f"{role}: assumed latency of hosted APIs")
         else:
-            bases.append(f"{role}: {option.calibration.label}, {option.calibration.basis}")
+            bases.append(f"{role}: {option.calibration.basis}")
     return "simulated; " + "; ".join(bases)
 
 

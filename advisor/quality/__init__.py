@@ -1,0 +1,1 @@
+"""Quality: published evidence, labels, hard gates, confidence, and certified thresholds."""

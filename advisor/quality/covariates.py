@@ -12,6 +12,8 @@ rows the rows decide most of them. Where they come from:
 - Quantisation: recovery of the 16-bit score (arXiv 2411.02355 and model cards), in log-odds.
 - Labels: more classes are harder to tell apart; opinions (sentiment, toxicity) have a ceiling
   because annotators disagree; ten examples a class are not a training set.
+- Encoders with a classification head are smaller than their scores suggest; how much of that
+  carries over to a decoder trained on the same labels is not known, so little is granted to them.
 - Reporting: vendors' rows may flatter, raw-completion scoring punishes formats. Both are taken
   out of a projection.
 """

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +32,7 @@ from advisor.quality.reliability import (
     reliability_bins,
     risk_coverage,
 )
+from advisor.quality.sql_execution import SqlRunner
 from advisor.records import Record
 
 if TYPE_CHECKING:
@@ -112,6 +113,7 @@ def evaluate_log(
     task: TaskProfile | None = None,
     target: float | None = None,
     confidence_level: float | None = None,
+    database: Path | None = None,
     slm: str = "slm",
     llm: str = "llm",
 ) -> EvaluationReport:
@@ -123,6 +125,7 @@ def evaluate_log(
         task: its gates are run on the logged answers, and its target is planned for.
         target: quality to plan for, where no task says.
         confidence_level: of that proof; by default the task's, else 0.95.
+        database: SQLite file on which execution_match runs the queries, read-only.
         slm: name in the log of the model that answers first.
         llm: name of the one that it escalates to.
 
@@ -130,7 +133,7 @@ def evaluate_log(
         InputError: a log that cannot be read, or a metric that cannot score it.
     """
     name = metric or (task.quality.metric if task else "exact_match")
-    log = scored(read_log(path), name)
+    log = scored(read_log(path), name, database=database)
     goal = target if target is not None else task.quality.threshold if task else None
     level = confidence_level or (task.quality.confidence if task else 0.95)
     gates = Gates.of_task(task.task) if task else None
@@ -156,7 +159,7 @@ def evaluate_log(
     )
 
 
-def scored(log: LabelledLog, metric: str) -> LabelledLog:
+def scored(log: LabelledLog, metric: str, *, database: Path | None = None) -> LabelledLog:
     """The log with a score for every answer that has a text and an expected answer but no label.
 
     Raises:
@@ -164,26 +167,35 @@ def scored(log: LabelledLog, metric: str) -> LabelledLog:
     """
     if not any(_unscored(row, out) for row in log.rows for out in row.outputs.values()):
         return log
+    if metric == "execution_match" and database is not None:
+        with SqlRunner() as runner:
+            return _with_scores(
+                log, lambda answer, wanted: runner.matches(database, answer, str(wanted))
+            )
     if metric not in METRICS:
         raise InputError(
             f"metric {metric}: the log must state 'correct' for each answer; "
             f"computed here: {', '.join(METRICS)}"
         )
-    return LabelledLog(tuple(_with_scores(row, metric) for row in log.rows))
+    return _with_scores(log, METRICS[metric])
 
 
 def _unscored(row: LoggedRow, out: LoggedOutput) -> bool:
     return out.correct is None and out.text is not None and row.expected is not None
 
 
-def _with_scores(row: LoggedRow, metric: str) -> LoggedRow:
-    outputs = {
-        name: replace(out, correct=METRICS[metric](out.text or "", row.expected))
-        if _unscored(row, out)
-        else out
-        for name, out in row.outputs.items()
-    }
-    return replace(row, outputs=outputs)
+def _with_scores(log: LabelledLog, score: Callable[[str, Any], float]) -> LabelledLog:
+    def scored_output(row: LoggedRow, out: LoggedOutput) -> LoggedOutput:
+        if not _unscored(row, out):
+            return out
+        return replace(out, correct=score(out.text or "", row.expected))
+
+    return LabelledLog(
+        tuple(
+            replace(row, outputs={k: scored_output(row, out) for k, out in row.outputs.items()})
+            for row in log.rows
+        )
+    )
 
 
 def _model_score(log: LabelledLog, model: str, gates: Gates | None) -> ModelScore:

@@ -19,11 +19,13 @@ stand beside them.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy import special
 
 from advisor.errors import InputError
 from advisor.quality.calibration import folds
@@ -36,8 +38,15 @@ FOLDS = 5
 RESAMPLES = 400
 """Bootstrap resamples for the interval of an APGR."""
 
+BATCHES = 50
+BATCHED_ROWS = 50_000
+"""From so many rows on the interval comes from the spread of 50 batches instead: one pass."""
+
 FALSE_PRAISE = 0.05
 """Chance of calling routing worth while where no policy is better than the random mix."""
+
+WORTH_WHILE = 0.52
+"""APGR below which a policy is not worth having, however many rows prove it above 0.5."""
 
 SHARES = np.linspace(0, 1, 101)
 """Shares of large-model calls at which curves are stated."""
@@ -254,16 +263,18 @@ def _apgr_draws(
             SHARES, performance_gap_recovered(quality, slm=float(s.mean()), llm=float(l.mean()))
         )
 
-    value = apgr(np.arange(len(slm)))
+    n = len(slm)
+    value = apgr(np.arange(n))
     rng = np.random.default_rng(0)
-    draws = [apgr(rng.integers(0, len(slm), len(slm))) for _ in range(_resamples(len(slm)))]
+    if n >= BATCHED_ROWS and value is not None:
+        batches = [apgr(part) for part in np.array_split(rng.permutation(n), BATCHES)]
+        known = np.array([batch for batch in batches if batch is not None])
+        error = float(known.std(ddof=1)) / math.sqrt(BATCHES)
+        evenly = special.ndtri((np.arange(RESAMPLES) + 0.5) / RESAMPLES)
+        return value, value + error * evenly
+    draws = [apgr(rng.integers(0, n, n)) for _ in range(RESAMPLES)]
     kept = [draw for draw in draws if draw is not None]
-    return value, np.array(kept) if len(kept) >= len(draws) / 2 else None
-
-
-def _resamples(rows: int) -> int:
-    """Fewer for large logs, whose intervals are narrow anyway: at most ten million rows drawn."""
-    return max(10, min(RESAMPLES, 10_000_000 // rows))
+    return value, np.array(kept) if len(kept) >= RESAMPLES / 2 else None
 
 
 def _cumulated(order: FloatArray, values: FloatArray) -> FloatArray:
@@ -292,9 +303,10 @@ def _verdict(rows: RoutedRows, reports: Sequence[PolicyReport]) -> tuple[bool, s
         return False, f"always the small model: it is the better one ({slm:.4f} against {llm:.4f})"
     found = max(learned, key=lambda report: report.apgr or 0.0)
     # The best of several policies looks good by luck; the bar falls with their number.
-    if found.chance is None or found.chance > FALSE_PRAISE / len(learned):
+    by_luck = found.chance is None or found.chance > FALSE_PRAISE / len(learned)
+    if by_luck or (found.apgr or 0.0) < WORTH_WHILE:
         return False, (
-            f"no policy beats a random mix beyond chance (best: {found.name}, "
+            f"no policy beats a random mix by more than chance (best: {found.name}, "
             f"APGR {found.apgr:.3f}): take the single model that meets the target"
         )
     return True, (

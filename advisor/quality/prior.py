@@ -58,7 +58,8 @@ UNSTATED_TEST_ROWS = 500
 """Test rows assumed where a source states none."""
 
 VENDOR_NOISE = 2.0
-"""Residual variance of vendor-reported and second-hand rows, in units of the others'."""
+"""Residual variance of rows reported by vendors, or not read in the source itself, in units of
+the others'."""
 
 SCORE_CEILING = 0.995
 """Scores are kept within (1 − this, this): 100 % of 30 rows is not infinite log-odds."""
@@ -266,4 +267,4 @@ def _stack(rows: Sequence[FloatArray], columns: int) -> FloatArray:
 
 
 def _noise_weight(row: EvidenceRow) -> float:
-    return VENDOR_NOISE if row.vendor_reported or row.verified == "secondary" else 1.0
+    return VENDOR_NOISE if row.vendor_reported or row.verified != "read" else 1.0

@@ -34,7 +34,7 @@ from advisor.quality.bounds import (
     rows_to_certify,
     upper_bound,
 )
-from advisor.quality.labels import read_log
+from advisor.quality.labels import read_log_pairs
 from advisor.quality.pairs import read_pairs
 from advisor.records import Record
 
@@ -155,7 +155,7 @@ def certify_file(
     Raises:
         InputError: a file that cannot be read, or as `certify`.
     """
-    pairs = read_log(path).pairs() if path.suffix.lower() == ".jsonl" else read_pairs(path)
+    pairs = read_log_pairs(path) if path.suffix.lower() == ".jsonl" else read_pairs(path)
     return certify(
         pairs.confidence,
         pairs.slm_correct,

@@ -21,6 +21,7 @@ LEGEND = alt.Legend(
     padding=0,
     columns=alt.ExprRef("width < 380 ? 1 : width < 560 ? 2 : width < 760 ? 3 : 5"),
     symbolLimit=0,
+    symbolOpacity=1,
     labelLimit=320,
 )
 

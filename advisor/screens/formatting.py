@@ -9,12 +9,18 @@ from collections.abc import Callable
 NBSP = "\u00a0"
 """Keeps a number and its unit on one line."""
 
+_CODE = re.compile(r"(`[^`]*`)")
 _MARKDOWN = re.compile(r"([\\`*_\[\]$~<>#|])")
 
 
 def plain(text: str) -> str:
-    """Text that Markdown shows as it is (two dollar signs would be read as a formula)."""
-    return _MARKDOWN.sub(r"\\\1", text)
+    """Text that Markdown shows as it is: two dollar signs would be read as a formula.
+
+    What stands between backticks stays code.
+    """
+    parts = _CODE.split(text)
+    parts[::2] = (_MARKDOWN.sub(r"\\\1", part) for part in parts[::2])
+    return "".join(parts)
 
 
 def significant(value: float, digits: int = 3) -> str:

@@ -149,7 +149,9 @@ class _Cascade:
             self.chance[2] < gate.escalation_rate if gate.escalate is None else gate.escalate
         )
         if len(self.rejected) != count:
-            raise InputError(f"gate: {count} values of escalate are expected")
+            raise InputError(
+                f"gate: {count} values of escalate are expected, not {len(self.rejected)}"
+            )
         self.direct = np.zeros(count, dtype=np.bool_)
         self.begin_s = requests.arrival_s
 

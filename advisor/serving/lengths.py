@@ -139,6 +139,35 @@ class Empirical:
         return drawn
 
 
+@dataclass(frozen=True, slots=True)
+class Tabulated:
+    """Counts between given quantiles, linear in between: a measured shape without its samples."""
+
+    levels: tuple[float, ...]
+    """Probabilities, ascending from 0 to 1."""
+    tokens: tuple[float, ...]
+    """Tokens at each level, not descending."""
+
+    def __post_init__(self) -> None:
+        ordered = sorted(self.levels) == list(self.levels) and sorted(self.tokens) == list(
+            self.tokens
+        )
+        if len(self.levels) != len(self.tokens) or not ordered or self.levels[0] != 0:
+            raise InputError("tabulated lengths: ascending levels from 0 to 1, tokens beside them")
+        if self.levels[-1] != 1 or self.tokens[0] < 0:
+            raise InputError("tabulated lengths: ascending levels from 0 to 1, tokens beside them")
+
+    @property
+    def mean(self) -> float:
+        widths, tokens = np.diff(self.levels), np.asarray(self.tokens)
+        return float(widths @ (tokens[1:] + tokens[:-1]) / 2)
+
+    def from_normal(self, normal: FloatArray) -> IntArray:
+        counts = np.rint(np.interp(_uniform(normal), self.levels, self.tokens))
+        drawn: IntArray = np.maximum(counts, 1).astype(np.int64)
+        return drawn
+
+
 def _uniform(normal: FloatArray) -> FloatArray:
     """Standard normal numbers to uniform ones on [0, 1]."""
     from scipy.special import ndtr

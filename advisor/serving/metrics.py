@@ -1,13 +1,4 @@
-"""Percentiles of a timeline, each with a confidence interval, and the verdict on stability.
-
-Confidence intervals: sectioning (Asmussen & Glynn, Stochastic Simulation, 2007, III.5; Nakayama,
-ACM TOMACS 24(4), 2014). The requests, in order of arrival, are cut into B = `SECTIONS` equal runs;
-with q the figure over all and q_b over run b, the 95 % interval is
-
-    q ± t(B − 1)·sqrt(Σ(q_b − q)²/(B − 1)/B)
-
-Neighbouring requests share queues, so they are not independent; long runs nearly are.
-"""
+"""How a deployment served a load: the report on a timeline, and the verdict on stability."""
 
 from __future__ import annotations
 
@@ -15,49 +6,38 @@ import math
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
 
 from advisor.records import Record
-from advisor.serving.heaps import (
-    GAP_BINS,
-    GAP_BINS_PER_OCTAVE,
-    GAP_LOWEST_EXPONENT,
+from advisor.serving.percentiles import (
+    LEVELS,
+    SECTIONS,
+    Interval,
+    Percentiles,
+    histogram_percentiles,
+    percentiles,
+    quantile,
+    quantiles,
 )
 from advisor.serving.simulate import Timeline
 
+__all__ = [
+    "LEVELS",
+    "SECTIONS",
+    "Goodput",
+    "Interval",
+    "LoadReport",
+    "Percentiles",
+    "gap_percentiles",
+    "goodput",
+    "is_drifting",
+    "percentiles",
+    "quantile",
+    "quantiles",
+    "rate_of",
+    "report",
+]
+
 FloatArray = NDArray[np.float64]
-
-SECTIONS = 20
-T_975 = 2.0930240544082634
-"""97.5th percentile of Student's t with SECTIONS − 1 degrees of freedom."""
-
-LEVELS = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99}
-
-LEAST_PER_SECTION = 10
-"""Requests a section needs before an interval is given."""
-
-
-class Interval(Record):
-    """A 95 % confidence interval, seconds."""
-
-    low: float
-    high: float
-
-
-class Percentiles(Record):
-    """Mean and percentiles of a duration, seconds."""
-
-    mean: float
-    p50: float
-    p90: float
-    p95: float
-    p99: float
-    intervals: dict[str, Interval] = Field(default_factory=dict)
-    """95 % confidence intervals by the names above; empty where the run is too short."""
-
-    def milliseconds(self) -> dict[str, float]:
-        """The figures in milliseconds, by name."""
-        return {name: 1e3 * getattr(self, name) for name in ("mean", *LEVELS)}
 
 
 class LoadReport(Record):
@@ -136,7 +116,7 @@ def report(
     tpot = (finish - first)[several] / (outputs[several] - 1)
     e2e = finish - arrival
     offered = rate_of(timeline.arrival_s)
-    span = max(float(np.nanmax(timeline.finish_s) - timeline.arrival_s[0]), 1e-300)
+    span = _span(timeline)
     engines = span * timeline.replicas
     drifting = is_drifting(e2e)
     overloaded = sustainable_rate_per_s is not None and offered > sustainable_rate_per_s
@@ -161,54 +141,43 @@ def report(
     )
 
 
-def percentiles(values: FloatArray, *, intervals: bool = True) -> Percentiles:
-    """Mean and percentiles of durations in order of arrival; zeros where there are none."""
-    if len(values) == 0:
-        return Percentiles(mean=0.0, p50=0.0, p90=0.0, p95=0.0, p99=0.0)
-    levels = list(LEVELS.values())
-    figures = [float(values.mean()), *quantiles(values, levels)]
-    names = ["mean", *LEVELS]
-    found = {}
-    if intervals and len(values) >= SECTIONS * LEAST_PER_SECTION:
-        length = len(values) // SECTIONS
-        runs = np.sort(values[: SECTIONS * length].reshape(SECTIONS, length), axis=1)
-        by_run = [runs.mean(axis=1), *(_of_sorted(runs, level) for level in levels)]
-        for name, figure, parts in zip(names, figures, by_run, strict=True):
-            spread = math.sqrt(float(np.sum((parts - figure) ** 2)) / (SECTIONS - 1) / SECTIONS)
-            half = T_975 * spread
-            found[name] = Interval(low=max(figure - half, 0.0), high=figure + half)
-    return Percentiles(**dict(zip(names, figures, strict=True)), intervals=found)
+class Goodput(Record):
+    """Requests that met every objective given."""
+
+    share: float
+    """Of all requests; cancelled ones count as misses."""
+    rate_per_s: float
+    """Per second, from the first arrival to the last finish."""
 
 
-def quantiles(values: FloatArray, levels: list[float]) -> list[float]:
-    """Quantiles of unordered values, linear between order statistics (as `numpy.quantile`)."""
-    ordered = np.sort(values)
-    return [float(_of_sorted(ordered, level)) for level in levels]
+def goodput(
+    timeline: Timeline,
+    *,
+    ttft_s: float = math.inf,
+    tpot_s: float = math.inf,
+    e2e_s: float = math.inf,
+    request_overhead_s: float = 0.0,
+) -> Goodput:
+    """Requests that met their objectives, as `vllm bench serve --goodput` counts them.
 
-
-def quantile(values: FloatArray, level: float) -> float:
-    """One quantile of unordered values; faster than sorting them all.
-
-    Raises:
-        ValueError: no values.
+    Args:
+        ttft_s, tpot_s, e2e_s: bounds; requests of one token have no TPOT and meet any.
+        request_overhead_s: added to TTFT and E2E.
     """
-    if len(values) == 0:
-        raise ValueError("a quantile needs at least one value")
-    position = level * (len(values) - 1)
-    below = int(position)
-    above = min(below + 1, len(values) - 1)
-    parted = np.partition(values, (below, above))
-    return float(parted[below] + (position - below) * (parted[above] - parted[below]))
+    later = timeline.output_tokens > 1
+    tpot = (timeline.finish_s - timeline.first_token_s) / np.maximum(timeline.output_tokens - 1, 1)
+    met = timeline.first_token_s - timeline.arrival_s + request_overhead_s <= ttft_s
+    met &= timeline.finish_s - timeline.arrival_s + request_overhead_s <= e2e_s
+    met &= (tpot <= tpot_s) | (~later & ~np.isnan(timeline.finish_s))
+    good = int(np.count_nonzero(met))
+    return Goodput(share=good / len(timeline), rate_per_s=good / _span(timeline))
 
 
-def _of_sorted(ordered: FloatArray, level: float) -> FloatArray:
-    """Quantiles along the last axis of sorted values."""
-    position = level * (ordered.shape[-1] - 1)
-    below = int(position)
-    above = min(below + 1, ordered.shape[-1] - 1)
-    low: FloatArray = ordered[..., below]
-    between: FloatArray = low + (position - below) * (ordered[..., above] - low)
-    return between
+def _span(timeline: Timeline) -> float:
+    """Seconds from the first arrival to the last finish."""
+    finish = timeline.finish_s[~np.isnan(timeline.finish_s)]
+    end = float(finish.max()) if len(finish) else float(timeline.arrival_s[-1])
+    return max(end - float(timeline.arrival_s[0]), 1e-300)
 
 
 def gap_percentiles(timeline: Timeline) -> Percentiles:
@@ -217,29 +186,6 @@ def gap_percentiles(timeline: Timeline) -> Percentiles:
     All gaps count, warm-up and drain included.
     """
     return histogram_percentiles(timeline.gap_histogram, mean=_mean_gap(timeline))
-
-
-def histogram_percentiles(counts: NDArray[np.int64], *, mean: float) -> Percentiles:
-    """Percentiles of a gap histogram, at the middle of the bin that holds each."""
-    total = int(counts.sum())
-    if total == 0:
-        return Percentiles(mean=0.0, p50=0.0, p90=0.0, p95=0.0, p99=0.0)
-    reached = np.cumsum(counts)
-    middles = gap_bin_middles()
-    found = {
-        name: float(middles[np.searchsorted(reached, level * total)])
-        for name, level in LEVELS.items()
-    }
-    return Percentiles(mean=mean, **found)
-
-
-def gap_bin_middles() -> FloatArray:
-    """Middle of each histogram bin, seconds."""
-    octave, within = np.divmod(np.arange(GAP_BINS), GAP_BINS_PER_OCTAVE)
-    middles: FloatArray = np.ldexp(
-        1.0 + (within + 0.5) / GAP_BINS_PER_OCTAVE, octave + GAP_LOWEST_EXPONENT
-    )
-    return middles
 
 
 def _mean_gap(timeline: Timeline) -> float:
@@ -277,6 +223,8 @@ def _steady_part(timeline: Timeline, warmup_share: float) -> slice:
 
 
 DRIFT_SECTIONS = 8
+DRIFT_LEAST = 10
+"""Requests a section needs before anything is said of a trend."""
 DRIFT_GROWTH = 0.5
 """Growth of the stay over the run, relative to its mean, from which a trend is called drift."""
 
@@ -288,7 +236,7 @@ def is_drifting(e2e_s: FloatArray) -> bool:
     the growth along it exceeds half the mean. In a stable queue sections scatter around a level.
     """
     length = len(e2e_s) // DRIFT_SECTIONS
-    if length < LEAST_PER_SECTION:
+    if length < DRIFT_LEAST:
         return False
     means = e2e_s[: length * DRIFT_SECTIONS].reshape(DRIFT_SECTIONS, length).mean(axis=1)
     place = np.arange(DRIFT_SECTIONS) - (DRIFT_SECTIONS - 1) / 2

@@ -112,6 +112,8 @@ class Timeline:
     kv_capacity_tokens: int
     """Tokens that the KV cache of one replica holds."""
     max_num_seqs: int
+    cancel_s: FloatArray | None = None
+    """When each client would give up, where any does."""
     replica: IntArray | None = None
     """Which replica served each request; None: in turn."""
     replica_seconds: float | None = None
@@ -359,6 +361,7 @@ class _Run:
             kv_peak_share=peak / self.kv_blocks,
             kv_capacity_tokens=self.kv_blocks * self.engine.block_size,
             max_num_seqs=self.engine.max_num_seqs,
+            cancel_s=self.requests.cancel_s,
         )
         return self.front.told(timeline) if self.front else timeline
 

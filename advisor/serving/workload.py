@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from advisor.catalog.workloads import QUANTILE_LEVELS, WorkloadShape
 from advisor.errors import InputError
 from advisor.serving.arrivals import (
     Arrivals,
@@ -18,7 +19,7 @@ from advisor.serving.arrivals import (
     Poisson,
     Trace,
 )
-from advisor.serving.lengths import Empirical, Fixed, Lengths, Lognormal, Uniform
+from advisor.serving.lengths import Empirical, Fixed, Lengths, Lognormal, Tabulated, Uniform
 from advisor.task import TaskProfile, Tokens
 
 __all__ = [
@@ -34,11 +35,14 @@ __all__ = [
     "Lognormal",
     "Poisson",
     "Requests",
+    "Tabulated",
     "Trace",
     "Uniform",
     "Workload",
+    "day_of",
     "draw_requests",
     "workload_of",
+    "workload_of_shape",
 ]
 
 
@@ -194,7 +198,7 @@ def draw_requests(
         np.random.default_rng(child) for child in np.random.SeedSequence(seed).spawn(3)
     )
     arrival_s = arrivals.draw(when, count)
-    normal_in, normal_out = sizes.standard_normal(count), sizes.standard_normal(count)
+    normal_in, normal_out = sizes.standard_normal((count, 2)).T
     normal_out = correlation * normal_in + np.sqrt(1 - correlation**2) * normal_out
     inputs = np.maximum(input_lengths.from_normal(normal_in), shared_prefix_tokens + 1)
     outputs = output_lengths.from_normal(normal_out)
@@ -215,13 +219,18 @@ def draw_requests(
 
 
 def cached_prefix(
-    input_tokens: NDArray[np.int64], shared_tokens: int, *, block_size: int
+    input_tokens: NDArray[np.int64],
+    shared_tokens: int,
+    *,
+    block_size: int,
+    first_misses: bool = True,
 ) -> NDArray[np.int64]:
     """Tokens of a shared beginning that each prompt finds in the cache; the first finds none."""
     whole_blocks = shared_tokens // block_size * block_size
     longest_hit = (input_tokens - 1) // block_size * block_size
     cached: NDArray[np.int64] = np.minimum(longest_hit, whole_blocks)
-    cached[0] = 0
+    if first_misses:
+        cached[0] = 0
     return cached
 
 
@@ -270,6 +279,26 @@ def day_of(task: TaskProfile) -> Workload:
     rates = shape / shape.mean() * traffic.mean_rate_per_s
     day = DayProfile(tuple(float(rate) for rate in rates), burstiness=traffic.burstiness)
     return replace(workload_of(task), arrivals=day)
+
+
+def workload_of_shape(shape: WorkloadShape, *, rate_per_s: float | None = None) -> Workload:
+    """The load that a shape of profiles/workloads/ describes, at its own rate or another.
+
+    Raises:
+        InputError: a shape without times, and no rate given.
+    """
+    if shape.arrivals is None:
+        if rate_per_s is None:
+            raise InputError(f"workload {shape.id} has no times of its own; give a rate")
+        arrivals: Arrivals = Poisson(rate_per_s)
+    else:
+        arrivals = Gamma(rate_per_s or shape.arrivals.rate_per_s, shape.arrivals.burstiness)
+    return Workload(
+        arrivals=arrivals,
+        input_lengths=Tabulated(QUANTILE_LEVELS, shape.input.quantiles),
+        output_lengths=Tabulated(QUANTILE_LEVELS, shape.output.quantiles),
+        correlation=shape.log_correlation,
+    )
 
 
 def lengths_of(tokens: Tokens, *, floor: int = 0) -> Lengths:

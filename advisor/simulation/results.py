@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import math
 
+from pydantic import Field
+
 from advisor.decide.recommendation import Role
 from advisor.records import Record
-from advisor.serving.cascade import Route
 from advisor.serving.metrics import LEVELS, Percentiles
+from advisor.serving.routes import Route
+from advisor.serving.series import LoadSeries
 
 Z_90_OF_95 = 1.6448536269514722 / 1.959963984540054
 """Half-width of a 90 % interval over that of a 95 % one."""
@@ -110,6 +113,8 @@ class SimulationResult(Record):
     tiers: dict[Role, TierResult]
     requirements: tuple[Requirement, ...]
     notes: tuple[str, ...] = ()
+    series: dict[Role, LoadSeries] = Field(default_factory=dict)
+    """What the engines of each tier did over time, where it was asked for."""
 
     @property
     def meets_requirements(self) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -148,6 +149,20 @@ def test_graded_metrics_and_those_that_need_more_than_text(tmp_path: Path) -> No
     assert evaluate_log(path, metric="rouge_l").models[0].quality == pytest.approx(6 / 7)
     with pytest.raises(InputError, match="must state 'correct'"):
         evaluate_log(path, metric="execution_match")
+
+
+def test_queries_are_scored_by_what_they_return(tmp_path: Path) -> None:
+    database = tmp_path / "shop.db"
+    connection = sqlite3.connect(database)
+    connection.execute("CREATE TABLE t AS SELECT 1 AS a UNION SELECT 2")
+    connection.commit()
+    connection.close()
+    rows = [
+        {"expected": "SELECT a FROM t", "outputs": {"slm": {"text": query}}}
+        for query in ("SELECT a FROM t ORDER BY a DESC", "SELECT MAX(a) FROM t", "DROP TABLE t")
+    ]
+    report = evaluate_log(written(tmp_path, rows), metric="execution_match", database=database)
+    assert report.models[0].quality == pytest.approx(1 / 3)
 
 
 def test_nan_confidences_in_a_log_are_missing_ones(tmp_path: Path) -> None:

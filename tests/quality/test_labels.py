@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from advisor.errors import InputError
 from advisor.quality.estimate import QualityEstimate
-from advisor.quality.labels import read_log, transfer, update
+from advisor.quality.labels import read_log, read_log_pairs, transfer, update
 
 
 def prior(mean: float = 2.4, sd: float = 1.2, shared: float = 0.9) -> QualityEstimate:
@@ -78,6 +78,22 @@ def test_a_wrong_line_is_named(tmp_path: Path, line: object, message: str) -> No
         read_log(written(tmp_path, line))
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_pairs_alone_are_read_as_from_the_whole_log(tmp_path: Path) -> None:
+    path = written(
+        tmp_path,
+        {"outputs": {"slm": {"correct": 1}, "llm": {"correct": 0.5}}, "confidence": 0.25},
+        {"slm_correct": 0, "llm_correct": True, "gate_passed": 0},
+        {"slm_correct": 1},
+        {"outputs": {"llm": {"correct": 1}}},
+    )
+    whole, alone = read_log(path).pairs(), read_log_pairs(path)
+    assert len(alone.slm_correct) == 2
+    for name in ("confidence", "slm_correct", "llm_correct", "gate_passed"):
+        assert np.array_equal(getattr(whole, name), getattr(alone, name), equal_nan=True)
+    with pytest.raises(InputError, match="no row is labelled for both 'slm' and 'big'"):
+        read_log_pairs(path, llm="big")
 
 
 def test_files_that_are_none(tmp_path: Path) -> None:

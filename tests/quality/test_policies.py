@@ -117,6 +117,20 @@ def test_where_routing_does_not_pay_it_says_so() -> None:
     assert "nothing to route by" in compare_policies(bare).verdict
 
 
+def test_a_large_log_is_judged_by_batches() -> None:
+    """60,000 rows: the interval is narrow, and noise is still not worth having."""
+    rng = np.random.default_rng(4)
+    n = 60_000
+    s, large = rng.random(n) < 0.8, rng.random(n) < 0.95
+    noise = compare_policies(RoutedRows(s * 1.0, large * 1.0, confidence=rng.random(n)))
+    cascade = noise.policies[1]
+    assert cascade.apgr_low is not None and cascade.apgr_high is not None
+    assert cascade.apgr_high - cascade.apgr_low < 0.05
+    assert not noise.pays
+    informed = compare_policies(RoutedRows(s * 1.0, large * 1.0, confidence=rng.normal(size=n) + s))
+    assert informed.pays and (informed.policies[1].chance or 0) == 0
+
+
 def test_a_weaker_large_model_can_still_be_worth_asking() -> None:
     """Large model right in 70 %, but exactly where the small one is unsure and wrong."""
     rng = np.random.default_rng(1)

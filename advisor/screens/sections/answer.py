@@ -54,7 +54,7 @@ def draw(answer: Recommendation, task: TaskProfile) -> None:
 
 def _figures(projection: Projection, task: TaskProfile) -> None:
     required = _required(task)
-    with st.grid(4, min_column_width=180):
+    with st.grid(4, min_column_width=150):
         for name, title, show in FIGURES:
             figure: Projected | None = getattr(projection, name)
             with st.container(border=True, height="stretch", gap="xxsmall"):

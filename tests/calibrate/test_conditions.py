@@ -1,0 +1,106 @@
+"""Blanks become what the engine would have done, and contradictions become errors."""
+
+import pytest
+from rows import LOOP, OPEN, STATIC, condition
+
+from advisor.errors import InputError
+
+
+def test_blank_settings_are_the_engines_and_are_named() -> None:
+    one = condition(LOOP, weights_dtype="")
+    assert one.deployment.weights_dtype == "bf16"
+    assert one.engine.max_num_batched_tokens == 8192
+    assert one.engine.gpu_memory_utilization == 0.9
+    assert one.assumed == (
+        "weights_dtype=bf16",
+        "kv_dtype=bf16",
+        "max_num_seqs=1024",
+        "max_num_batched_tokens=8192",
+    )
+
+
+def test_stated_settings_are_kept() -> None:
+    one = condition(LOOP, max_num_seqs="128", max_num_batched_tokens="2048", kv_dtype="fp8")
+    assert one.engine.max_num_seqs == 128
+    assert one.engine.max_num_batched_tokens == 2048
+    assert one.assumed == ()
+
+
+def test_eight_bit_checkpoints_come_with_eight_bit_caches() -> None:
+    assert condition(LOOP, weights_dtype="fp8").deployment.kv_dtype == "fp8"
+    assert condition(LOOP, weights_dtype="fp16").deployment.kv_dtype == "fp16"
+    on_ampere = condition(LOOP, weights_dtype="fp8", accelerator="A100-80GB-SXM")
+    assert on_ampere.deployment.kv_dtype == "bf16"
+
+
+def test_spread_lengths_have_their_true_mean() -> None:
+    one = condition(LOOP)
+    assert one.spread == (0.8, 1.0)
+    assert one.input_tokens == pytest.approx(0.9 * 1024)
+    assert condition(LOOP, length_spread="fixed").input_tokens == 1024
+
+
+def test_requests_stop_at_the_models_context() -> None:
+    """A model of 2,048 tokens asked for 2,000 + 2,048 tokens ends after 48."""
+    one = condition(STATIC, model="huggyllama/llama-7b", input_tokens="2000", output_tokens="2048")
+    assert one.output_tokens == 48
+
+
+def test_attention_data_parallel_inside_a_tensor_parallel_group() -> None:
+    """`tp 4, dp 4, ep 16` of a benchmark's table is four accelerators, not sixteen."""
+    one = condition(
+        LOOP,
+        model="MiniMaxAI/MiniMax-M2.5",
+        weights_dtype="fp8",
+        accelerator="B200-SXM",
+        n_accelerators="16",
+        tensor_parallel="4",
+        data_parallel="4",
+        expert_parallel="16",
+    )
+    assert one.deployment.ranks == 4
+    assert one.deployment.tensor_parallel == 1
+    assert "attention data-parallel over 4 accelerators" in one.assumed
+
+
+def test_data_parallel_ranks_of_a_dense_model_are_replicas() -> None:
+    one = condition(LOOP, data_parallel="2", tensor_parallel="1", n_accelerators="2")
+    assert one.replicas == 2
+    assert one.deployment.ranks == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "generation"),
+    [
+        ({"engine_version": "0.6.0"}, "v0"),
+        ({"engine_version": "", "weights_dtype": "fp16"}, "v0"),
+        ({"engine_version": ""}, "v1"),
+        ({"engine_version": "", "weights_dtype": "fp16", "accelerator": "B200-SXM"}, "v1"),
+        ({"engine_version": "", "model": "MiniMaxAI/MiniMax-M2.5"}, "v1_recent"),
+    ],
+)
+def test_an_unstated_engine_is_inferred(changes: dict[str, str], generation: str) -> None:
+    one = condition(LOOP, **changes)
+    assert one.generation == generation
+    stated = bool({**LOOP, **changes}["engine_version"])
+    assert (f"engine generation {generation}" in one.assumed) != stated
+
+
+@pytest.mark.parametrize(
+    ("row", "changes", "message"),
+    [
+        (LOOP, {"model": "nobody/nothing"}, "not in the catalogue"),
+        (LOOP, {"accelerator": "Abacus"}, "not in the catalogue"),
+        (LOOP, {"concurrency": ""}, "concurrency is blank"),
+        (OPEN, {"request_rate_per_s": ""}, "request_rate_per_s is blank"),
+        (STATIC, {"tensor_parallel": "3"}, "does not divide"),
+        (STATIC, {"pipeline_parallel": "2"}, "pipeline_parallel"),
+        (STATIC, {"engine": "sglang"}, "sglang"),
+        (LOOP, {"model": "huggyllama/llama-7b", "input_tokens": "4096"}, "exceeds the context"),
+    ],
+)
+def test_contradictions_are_refused(
+    row: dict[str, str], changes: dict[str, str], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        condition(row, **changes)

@@ -1,0 +1,120 @@
+"""Forecasts: intervals that widen where they must, and levels that follow one's own rows."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rows import CATALOG, LOOP, OPEN, STATIC, condition, measurement
+
+from advisor.calibrate.forecast import Forecaster
+from advisor.calibrate.levels import learn_levels
+from advisor.calibrate.uncertainty import Level, covariance_for
+from advisor.catalog.fits import load_fits
+
+FIT = load_fits()
+
+
+def forecast(row: dict[str, str], **changes: str) -> dict[str, tuple[float, float, float]]:
+    (found,) = Forecaster(FIT).forecast([condition(row, **changes)])
+    assert not found.error
+    return {name: (one.low, one.value, one.high) for name, one in found.latency_s.items()}
+
+
+@pytest.mark.parametrize("row", [STATIC, LOOP, OPEN], ids=lambda row: row["load"])
+def test_intervals_hold_their_value_and_percentiles_are_ordered(row: dict[str, str]) -> None:
+    found = forecast(row)
+    for low, value, high in found.values():
+        assert 0 < low < value < high
+    for quantity in ("ttft", "tpot", "itl", "e2e"):
+        ordered = [found[f"{quantity}_{level}"][1] for level in ("p50", "p95", "p99")]
+        assert ordered == sorted(ordered)
+
+
+def test_a_known_overhead_is_added_and_narrows_the_first_token() -> None:
+    low, value, high = forecast(LOOP)["ttft_mean"]
+    known_low, known, known_high = forecast(LOOP, request_overhead_ms="0")["ttft_mean"]
+    assert known < value
+    assert known_high / known_low < high / low
+
+
+def test_near_saturation_the_interval_widens_instead() -> None:
+    calm = forecast(OPEN, request_rate_per_s="4")["ttft_p95"]
+    busy = forecast(OPEN, request_rate_per_s="60", requests="3000")["ttft_p95"]
+    assert busy[2] / busy[0] > 3 * calm[2] / calm[0]
+
+
+def test_other_vendors_get_wider_intervals() -> None:
+    known = forecast(STATIC)["tpot_mean"]
+    unknown = forecast(STATIC, accelerator="MI300X")["tpot_mean"]
+    assert unknown[2] / unknown[0] > known[2] / known[0]
+
+
+def test_steady_decoding_has_one_value_for_every_statistic() -> None:
+    found = forecast(STATIC, load="steady_batch")
+    assert found["tpot_mean"][1] == found["tpot_p99"][1] == found["itl_p50"][1]
+
+
+def test_a_model_that_does_not_fit_says_so() -> None:
+    item = condition(STATIC, model="meta-llama/Llama-3.1-70B")
+    (found,) = Forecaster(FIT).forecast([item])
+    assert "GB short" in found.error
+    assert not found.latency_s
+    assert math.isnan(found.output_tokens_per_s)
+
+
+def test_throughput_is_of_the_whole_deployment() -> None:
+    one, two = Forecaster(FIT).forecast(
+        [condition(LOOP), condition(LOOP, replicas="2", concurrency="32")]
+    )
+    assert two.output_tokens_per_s == pytest.approx(2 * one.output_tokens_per_s, rel=0.05)
+
+
+def test_ten_own_rows_move_the_forecast_to_their_level() -> None:
+    """A user whose steps take 1.3 times as long sees 1.3 times the forecast, and a narrower one."""
+    plain = forecast(STATIC)["tpot_mean"]
+    own = [
+        measurement(
+            STATIC,
+            row_id=str(batch),
+            batch_size=str(batch),
+            tpot_mean_ms=str(1300 * forecast(STATIC, batch_size=str(batch))["tpot_mean"][1]),
+        )
+        for batch in (1, 2, 4, 8, 12, 16, 24, 32, 48, 64)
+    ]
+    forecaster = Forecaster(FIT)
+    learn_levels(forecaster, own, CATALOG)
+    mine, other = forecaster.forecast(
+        [condition(STATIC), condition(STATIC, accelerator="H200-SXM")]
+    )
+    level = mine.latency_s["tpot_mean"]
+    assert level.value == pytest.approx(1.3 * plain[1], rel=0.03)
+    assert level.high / level.low < plain[2] / plain[0]
+    assert mine.label == "measured"
+    assert other.label == "calibrated"
+
+
+@given(
+    errors=st.lists(st.floats(-1, 1), min_size=1, max_size=20),
+    sd=st.floats(0.05, 0.5),
+    tau=st.floats(0.02, 0.2),
+)
+def test_a_level_lies_between_prior_and_data(errors: list[float], sd: float, tau: float) -> None:
+    level = Level(0.0, sd).updated(np.array(errors), tau)
+    median = float(np.median(errors))
+    assert min(0.0, median) - 1e-12 <= level.mean <= max(0.0, median) + 1e-12
+    assert tau <= level.sd <= math.hypot(sd, tau) + 1e-12
+
+
+def test_a_level_by_hand() -> None:
+    """Prior 0 ± 0.2, one row at +0.3 with spread 0.1: 0.3·100/(25 + 100) = 0.24."""
+    level = Level(0.0, 0.2).updated(np.array([0.3]), 0.1)
+    assert level.mean == pytest.approx(0.24)
+    assert level.sd == pytest.approx(math.sqrt(1 / 125 + 0.01))
+
+
+def test_accelerators_without_rows_doubt_their_coefficients_more() -> None:
+    known, unknown = covariance_for(FIT, "calibrated"), covariance_for(FIT, "transferred")
+    assert np.all(np.diag(unknown) >= np.diag(known))
+    assert np.allclose(known, known.T, atol=1e-4)
