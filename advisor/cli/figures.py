@@ -34,7 +34,7 @@ def percent(value: float | None) -> str:
     """A fraction as a percentage; one more digit near 0 and 100."""
     if value is None:
         return NONE
-    return f"{value:.2%}" if value < 0.01 or value > 0.99 else f"{value:.1%}"
+    return f"{value:.2%}" if 0 < value < 0.01 or 0.99 < value < 1 else f"{value:.1%}"
 
 
 def rate(value: float | None) -> str:

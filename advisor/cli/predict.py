@@ -9,7 +9,7 @@ from advisor.cli.arguments import Verbs
 from advisor.cli.output import say, writing
 
 DESCRIPTION = """\
-Predict each row of a CSV file in the measurement format (calibration/README.md): every
+Predict each row of a CSV file such as calibration/measurements/public.csv: every
 metric as X_ms with a 90 % interval X_ms_lo to X_ms_hi. Only the configuration columns
 are read; what was measured is not. A row that cannot be predicted says why in `error`."""
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from advisor.catalog.models import ModelSpec
 from advisor.physics.attention import full_and_sliding_layers
 from advisor.records import Record
@@ -67,6 +69,7 @@ def attention_parameters(model: ModelSpec, *, sliding: bool = False) -> int:
     return query + latent + expand + heads * mla.v_head_dim * d
 
 
+@lru_cache(maxsize=512)
 def parameter_count(model: ModelSpec) -> ParameterCount:
     """Count the parameters of a decoder from its shape.
 

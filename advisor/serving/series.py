@@ -55,20 +55,19 @@ def series(timeline: Timeline, *, resolution_s: float) -> LoadSeries:
         )
     edges: FloatArray = begin + resolution_s * np.arange(count + 1, dtype=np.float64)
     ends = edges[1:]
-    done = ~np.isnan(timeline.finish_s)
-    tokens = np.histogram(
-        timeline.finish_s[done], edges, weights=timeline.output_tokens[done].astype(np.float64)
-    )[0]
+    order = np.argsort(timeline.finish_s)  # cancelled requests, NaN, come last and are not reached
+    completed = _reached(timeline.finish_s, ends)
+    tokens = np.concatenate([[0], np.cumsum(timeline.output_tokens[order])])[completed]
     arrived = _reached(timeline.arrival_s, ends)
     entered = _reached(timeline.scheduled_s, ends)
     gone_unserved = _reached(left[np.isnan(timeline.scheduled_s)], ends)
     gone = _reached(left, ends)
-    interval = np.clip(np.searchsorted(edges, timeline.arrival_s, side="right") - 1, 0, count - 1)
+    interval = np.clip(np.searchsorted(edges, timeline.arrival_s, side="left") - 1, 0, count - 1)
     return LoadSeries(
         time_s=_floats(ends),
         arrivals_per_s=_floats(_increments(arrived) / resolution_s),
-        completions_per_s=_floats(_increments(_reached(timeline.finish_s, ends)) / resolution_s),
-        output_tokens_per_s=_floats(tokens / resolution_s),
+        completions_per_s=_floats(_increments(completed) / resolution_s),
+        output_tokens_per_s=_floats(_increments(tokens) / resolution_s),
         waiting=tuple((arrived - entered - gone_unserved).tolist()),
         running=tuple((entered - (gone - gone_unserved)).tolist()),
         kv_share=_floats(

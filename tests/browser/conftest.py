@@ -107,7 +107,17 @@ class Visit:
             menu.click()
         link.first.click()
         expect(link.first).to_have_attribute("aria-current", "page", timeout=30_000)
+        if self.is_phone:
+            self.close_menu()
         self.settle()
+
+    def close_menu(self) -> None:
+        """Put the phone's menu away where following a link did not."""
+        close = self.page.get_by_test_id("stSidebarCollapseButton").get_by_role("button")
+        sidebar = self.page.get_by_test_id("stSidebar")
+        if sidebar.get_attribute("data-collapsed") == "false":
+            close.click()
+        expect(sidebar).to_have_attribute("data-collapsed", "true")
 
     def shoot(self, name: str) -> None:
         """Keep a picture where ADVISOR_SCREENSHOTS names a folder."""

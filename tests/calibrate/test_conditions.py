@@ -1,7 +1,7 @@
 """Blanks become what the engine would have done, and contradictions become errors."""
 
 import pytest
-from rows import LOOP, OPEN, STATIC, condition
+from calibrate_rows import LOOP, OPEN, STATIC, condition
 
 from advisor.errors import InputError
 

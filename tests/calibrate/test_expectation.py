@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
+from calibrate_rows import LOOP, STATIC, condition
 from hypothesis import given
 from hypothesis import strategies as st
-from rows import LOOP, STATIC, condition
 
 from advisor.calibrate.conditions import Condition
 from advisor.calibrate.expectation import capped_pairs, columns_of, expected, mean_capped

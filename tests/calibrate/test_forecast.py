@@ -4,9 +4,9 @@ import math
 
 import numpy as np
 import pytest
+from calibrate_rows import CATALOG, LOOP, OPEN, STATIC, condition, measurement
 from hypothesis import given
 from hypothesis import strategies as st
-from rows import CATALOG, LOOP, OPEN, STATIC, condition, measurement
 
 from advisor.calibrate.forecast import Forecaster
 from advisor.calibrate.levels import learn_levels

@@ -4,7 +4,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from rows import LOOP, STATIC, measurement
+from calibrate_rows import LOOP, STATIC, measurement
 
 from advisor.calibrate.exclusions import EXCLUSIONS, exclusion_of
 from advisor.calibrate.measurements import (

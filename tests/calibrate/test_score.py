@@ -1,13 +1,13 @@
 """Scores: hand-computed errors, coverage and groups."""
 
 import pytest
-from rows import CATALOG, LOOP, STATIC, measurement
+from calibrate_rows import CATALOG, LOOP, STATIC, measurement
 
 from advisor.calibrate.baselines import affine_latency_s, naive_latency_s
 from advisor.calibrate.forecast import Figure, Forecast
 from advisor.calibrate.score import describe, headline, pairs_of, summarize
 
-from rows import condition  # isort: skip
+from calibrate_rows import condition  # isort: skip
 
 
 def forecast(**seconds: float) -> Forecast:

@@ -66,7 +66,7 @@ def test_cancelled_requests_leave_the_series_when_their_clients_do() -> None:
 
 
 def test_kv_tokens_follow_a_request_from_prompt_to_last_token() -> None:
-    """Alone: empty at first, the prompt when the first token comes, prompt and answer at the end."""
+    """Alone: empty at first, the prompt when the first token comes, at last the answer too."""
     requests = Requests(np.zeros(1), np.array([600]), np.array([50]), np.zeros(1, dtype=np.int64))
     timeline = simulate_engine(STEP, ENGINE, kv_blocks=KV_BLOCKS, requests=requests)
     first, finish = float(timeline.first_token_s[0]), float(timeline.finish_s[0])
