@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -176,7 +177,7 @@ class TierList:
         weights = self._open_weights(model)
         count = parameter_count(weights) if weights else None
         estimate = self._projected(
-            params_b=count.total / 1e9 if count else None,
+            params_b=count.total / 1e9 if count else _size_in_name(model.id),
             active_params_b=count.active / 1e9 if count and weights and weights.moe else None,
             adaptation=adaptation,
             precision="bf16",
@@ -220,3 +221,9 @@ class TierList:
         if not found:
             return estimate
         return update(estimate, found[0], found[1])
+
+
+def _size_in_name(name: str) -> float | None:
+    """Billions of parameters that a model's name states, as in `ministral-3b-2512`; else None."""
+    stated = re.search(r"(?<![a-z0-9.])(\d+(?:\.\d+)?)b(?![a-z0-9])", name.casefold())
+    return float(stated[1]) if stated else None

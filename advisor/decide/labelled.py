@@ -86,6 +86,8 @@ def _paired(task: TaskProfile, log: LabelledLog) -> tuple[ConfidencePrior | None
         pairs.gate_passed,
         target=task.quality.threshold,
         confidence_level=task.quality.confidence,
+        # Where only the hybrid clears the target, neither end certifies anything.
+        start="pilot",
     )
     assumed = ConfidencePrior.for_task(task.task.type)
     return measured_confidence(pairs, assumed), certificate.certified

@@ -9,6 +9,8 @@ rows the rows decide most of them. Where they come from:
 - Adaptation. Few-shot examples help some (Brown et al., arXiv 2005.14165); fine-tuning helps a
   lot on narrow tasks and by an amount that differs between data sets (arXiv 2405.00732; DB-GPT-Hub:
   Spider .15–.54 → .65–.75), hence a shared sd of its own.
+  Where answers are open it teaches style and little knowledge (LIMA, arXiv 2305.11206; a tuned 7B
+  gains nothing on MMLU, arXiv 2405.00732).
 - Quantisation: recovery of the 16-bit score (arXiv 2411.02355 and model cards), in log-odds.
 - Labels: more classes are harder to tell apart; opinions (sentiment, toxicity) have a ceiling
   because annotators disagree; ten examples a class are not a training set.
@@ -44,6 +46,9 @@ TASK_TYPES = ("classification", "extraction", "sql", "summarization", "generatio
 TUNED = frozenset({"lora", "distilled", "full_ft"})
 """Adaptations that train the model on the task."""
 
+OPEN_TASKS = frozenset({"summarization", "generation", "reasoning"})
+"""Task types whose answers are not bounded by labels or a schema."""
+
 UNSTATED_B = {"hosted": 300.0, "hosted_small": 30.0, "compact": 3.0}
 """Billions of parameters assumed where the maker states none; the coefficient `unstated` corrects
 the hosted ones."""
@@ -66,6 +71,7 @@ _FIXED = {
     "size_tuned": Column(0.15, 0.12),
     "few_shot": Column(0.4, 0.4),
     "tuned": Column(1.5, 0.7),
+    "tuned_open": Column(-0.8, 0.5),
     "distilled": Column(0.0, 0.3),
     "full_ft": Column(0.0, 0.3),
     "unstated": Column(0.0, 0.4),
@@ -240,6 +246,7 @@ def _fixed_values(setting: Setting) -> dict[str, float]:
         "intercept": 1.0,
         "size_tuned" if setting.tuned else "size": setting.decades,
         "tuned": float(setting.tuned),
+        "tuned_open": float(setting.tuned and setting.task_type in OPEN_TASKS),
         "unstated": float(setting.unstated),
         "encoder": float(setting.encoder),
         "log10_labels": math.log10(labels / REFERENCE_LABELS) if labels else 0.0,
