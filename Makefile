@@ -12,6 +12,9 @@ PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --quiet --co
 COMPILE := $(BIN)/python -c 'from advisor.serving.compilation import ensure_compiled; ensure_compiled(print)'
 CHROMIUM := chromium chromium-browser google-chrome
 
+# The matrices here are small: threads of the linear-algebra library would wait for each other.
+export OPENBLAS_NUM_THREADS := 1
+
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help app install test check browser chromium benchmarks constraints schemas clean

@@ -15,7 +15,7 @@ MAX_DOCUMENT_BYTES = 2_000_000
 """Largest file read as a document; the biggest profile shipped is a tenth of it."""
 
 MAX_ALIASES = 16
-"""YAML aliases a document may use: nested, 16 expand to a few hundred values and not to gigabytes."""
+"""YAML aliases a document may use: nested, 16 expand to hundreds of values, not to gigabytes."""
 
 MAX_DEPTH = 60
 """Levels a document may nest; the parser's own stack ends the process at some thousands."""

@@ -24,7 +24,7 @@ from advisor.calibrate.expectation import (
 )
 from advisor.calibrate.measurements import Measurement
 from advisor.catalog.coefficients import COEFFICIENT_NAMES, Coefficients, bounds_of
-from advisor.catalog.fits import family_of
+from advisor.catalog.operators import family_of, operator_offsets
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -34,9 +34,6 @@ PRIOR_LOG_SD = 0.3
 
 WIDE_PRIORS = {
     "routing_evenness": 0.7,
-    "expert_padding_tokens": 0.7,
-    "expert_compute_fp4": 0.5,
-    "expert_compute_weight_only": 0.5,
     "kv_sharing_v0": 0.7,
     "kv_split_v0": 0.7,
     "worker_v0_s": 0.6,
@@ -47,7 +44,22 @@ WIDE_PRIORS = {
     "frontend_request_s": 0.8,
     "frontend_token_s": 0.7,
 }
-FIRM_PRIORS = {"head_bandwidth": 0.1, "linear_bandwidth": 0.15, "linear_bandwidth_8bit": 0.15}
+FIRM_PRIORS = {
+    "head_bandwidth": 0.1,
+    "linear_bandwidth": 0.1,
+    "linear_bandwidth_8bit": 0.12,
+    "linear_bandwidth_4bit": 0.15,
+    "linear_compute_16bit": 0.15,
+    "linear_compute_8bit": 0.2,
+    "linear_compute_4bit": 0.2,
+    "kv_bandwidth": 0.12,
+    "kv_bandwidth_8bit": 0.15,
+    "prefill_attention": 0.2,
+    "expert_bandwidth_16bit": 0.15,
+    "expert_bandwidth_8bit": 0.2,
+    "expert_bandwidth_fp4": 0.2,
+}
+"""What kernel tables (calibration/operators.yaml) tell already."""
 
 DEVIATING = (
     "linear_bandwidth",
@@ -56,19 +68,23 @@ DEVIATING = (
     "linear_compute_16bit",
     "linear_compute_8bit",
     "kv_bandwidth",
+    "kv_bandwidth_8bit",
     "prefill_attention",
     "head_bandwidth",
-    "expert_bandwidth",
+    "expert_bandwidth_8bit",
+    "expert_bandwidth_fp4",
     "expert_bandwidth_weight_only",
-    "expert_compute",
+    "expert_compute_8bit",
+    "expert_compute_fp4",
     "layer_s",
-    "moe_layer_s",
+    "moe_layer_8bit_s",
+    "moe_layer_fp4_s",
     "moe_layer_weight_only_s",
     "reduce_s",
     "link_bandwidth",
     "worker_early_s",
 )
-"""Coefficients that may differ between accelerators."""
+"""Coefficients that may differ between accelerators beyond what kernel tables tell."""
 
 FAMILY_LOG_SD, ACCELERATOR_LOG_SD = 0.08, 0.05
 WIDE_FAMILY_LOG_SD = {"moe_layer_weight_only_s": 0.25, "worker_early_s": 0.3}
@@ -113,6 +129,8 @@ class Problem:
     family: IntArray
     accelerator: IntArray
     harness: IntArray
+    offsets: FloatArray
+    """ln of each row's accelerator over the base, from kernel tables: (rows, coefficients)."""
     families: tuple[str, ...]
     accelerators: tuple[str, ...]
     harnesses: tuple[str, ...]
@@ -144,10 +162,19 @@ def build_problem(rows: Sequence[Measurement], conditions: Sequence[Condition]) 
         family=family,
         accelerator=accelerator,
         harness=harness,
+        offsets=_offsets(conditions),
         families=families,
         accelerators=accelerators,
         harnesses=harnesses,
     )
+
+
+def _offsets(conditions: Sequence[Condition]) -> FloatArray:
+    rows = []
+    for one in conditions:
+        known = operator_offsets(one.deployment.accelerator)
+        rows.append([known.get(name, 0.0) for name in COEFFICIENT_NAMES])
+    return np.array(rows, dtype=np.float64)
 
 
 def deployment_key(row: Measurement, condition: Condition) -> str:
@@ -232,7 +259,7 @@ def prior_sd(problem: Problem) -> FloatArray:
 def log_coefficients(problem: Problem, theta: FloatArray, unbounded: bool = False) -> FloatArray:
     """ln of every row's coefficients, shape (rows, coefficients), inside their bounds."""
     count = len(COEFFICIENT_NAMES)
-    logs = np.tile(theta[:count], (len(problem.conditions), 1))
+    logs = theta[:count] + problem.offsets
     position = count
     for name in DEVIATING:
         column = COEFFICIENT_NAMES.index(name)

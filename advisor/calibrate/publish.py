@@ -23,7 +23,8 @@ from advisor.calibrate.spread import overhead_sd_of, spreads_of
 from advisor.catalog import load_catalog
 from advisor.catalog.accelerators import AcceleratorSpec
 from advisor.catalog.coefficients import COEFFICIENT_NAMES
-from advisor.catalog.fits import DEFAULT_FITS, Evidence, FitFile, Spread, family_of
+from advisor.catalog.fits import DEFAULT_FITS, Evidence, FitFile, Spread
+from advisor.catalog.operators import family_of
 
 Spreads = tuple[Spread, Spread, Spread]
 

@@ -154,7 +154,8 @@ WITHOUT: dict[str, dict[str, float]] = {
     },
     "kernel launches a layer": {
         "layer_s": NONE,
-        "moe_layer_s": NONE,
+        "moe_layer_16bit_s": NONE,
+        "moe_layer_8bit_s": NONE,
         "moe_layer_fp4_s": NONE,
         "moe_layer_weight_only_s": NONE,
         "latent_layer_s": NONE,
@@ -168,10 +169,12 @@ WITHOUT: dict[str, dict[str, float]] = {
         "worker_v0_s": NONE,
         "worker_v1_s": NONE,
     },
-    "cache reads": {"kv_bandwidth": 1e6, "kv_bandwidth_v0": 1e6},
+    "cache reads": {"kv_bandwidth": 1e6, "kv_bandwidth_8bit": 1e6, "kv_bandwidth_v0": 1e6},
     "prefill attention": {"prefill_attention": 1e6},
     "uneven routing": {"routing_evenness": 1e6},
-    "expert padding": {"expert_padding_tokens": NONE},
+    "expert padding": {
+        f"expert_padding_{kind}": NONE for kind in ("16bit", "8bit", "fp4", "weight_only")
+    },
     "sampler": {"sampling_bandwidth": 1e6},
     "request overhead": {"request_overhead_s": NONE},
     "serial frontend": {"frontend_request_s": NONE, "frontend_token_s": NONE},

@@ -13,53 +13,57 @@ class Coefficients(Record):
     They are fitted as logarithms inside the bounds given here. A share of 1 is the datasheet.
     """
 
-    linear_bandwidth: float = Field(0.82, ge=0.2, le=1)
+    linear_bandwidth: float = Field(0.87, ge=0.2, le=1)
     """Share of memory bandwidth while reading the weights of 16-bit linears."""
-    linear_bandwidth_8bit: float = Field(0.80, ge=0.2, le=1)
-    linear_bandwidth_4bit: float = Field(0.70, ge=0.15, le=1)
-    linear_compute_16bit: float = Field(0.64, ge=0.05, le=1)
+    linear_bandwidth_8bit: float = Field(0.82, ge=0.2, le=1)
+    linear_bandwidth_4bit: float = Field(0.66, ge=0.15, le=1)
+    linear_compute_16bit: float = Field(0.75, ge=0.05, le=1)
     """Share of the peak rate of linears computed in 16 bit."""
-    linear_compute_8bit: float = Field(0.60, ge=0.05, le=1)
-    linear_compute_4bit: float = Field(0.39, ge=0.02, le=1)
+    linear_compute_8bit: float = Field(0.48, ge=0.05, le=1)
+    linear_compute_4bit: float = Field(0.40, ge=0.02, le=1)
     head_bandwidth: float = Field(0.79, ge=0.2, le=1)
     """Share of memory bandwidth of the LM head."""
     sampling_bandwidth: float = Field(0.40, ge=0.02, le=1)
     """The same of the sampler, which passes over float32 logits four times."""
     kv_bandwidth: float = Field(0.80, ge=0.1, le=1)
-    """Share of memory bandwidth while reading the cache of decoding sequences."""
-    prefill_attention: float = Field(0.40, ge=0.02, le=1)
-    """Share of the 16-bit peak rate of prefill attention."""
-    kv_bandwidth_v0: float = Field(0.70, ge=0.1, le=1)
+    """Share of memory bandwidth while reading the 16-bit cache of decoding sequences."""
+    kv_bandwidth_8bit: float = Field(0.70, ge=0.1, le=1)
+    """The same with an 8-bit cache."""
+    kv_bandwidth_v0: float = Field(0.80, ge=0.1, le=1)
     """The same with the paged-attention kernels of engine V0, one KV head a query head."""
-    kv_sharing_v0: float = Field(0.2, ge=0.01, le=1)
+    kv_sharing_v0: float = Field(0.3, ge=0.01, le=1)
     """Those kernels read a shared head again for each query head, mostly from L2: their time grows
     as (H/Hkv) to this power."""
     kv_split_v0: float = Field(0.1, ge=0.005, le=1)
     """With fewer heads on a rank they fill the chip less: their time grows as t to this power."""
-    expert_bandwidth: float = Field(0.70, ge=0.1, le=1)
-    """Share of memory bandwidth while reading the experts touched (Triton, CUTLASS, DeepGEMM)."""
-    expert_bandwidth_fp4: float = Field(0.75, ge=0.1, le=1)
-    """The same with fused FP4 kernels on chips that compute in FP4."""
-    expert_bandwidth_weight_only: float = Field(0.70, ge=0.1, le=1)
-    """The same with 4-bit experts expanded to 16 bit (Marlin)."""
+    prefill_attention: float = Field(0.53, ge=0.02, le=1)
+    """Share of the 16-bit peak rate of prefill attention."""
+    expert_bandwidth_16bit: float = Field(0.93, ge=0.1, le=1)
+    """Share of memory bandwidth while reading the experts touched, 16-bit grouped products."""
+    expert_bandwidth_8bit: float = Field(0.81, ge=0.1, le=1)
+    expert_bandwidth_fp4: float = Field(0.95, ge=0.1, le=1)
+    """Fused FP4 kernels, on chips that compute in FP4."""
+    expert_bandwidth_weight_only: float = Field(0.65, ge=0.1, le=1)
+    """4-bit experts expanded to 16 bit (Marlin, Triton)."""
+    expert_compute_16bit: float = Field(0.48, ge=0.02, le=1)
+    """Share of the peak rate of expert products."""
+    expert_compute_8bit: float = Field(0.26, ge=0.02, le=1)
+    expert_compute_fp4: float = Field(0.21, ge=0.01, le=1)
+    expert_compute_weight_only: float = Field(0.28, ge=0.02, le=1)
+    expert_padding_16bit: float = Field(90.0, ge=0.5, le=300)
+    """Phantom tokens an expert that is touched computes: tiles are padded."""
+    expert_padding_8bit: float = Field(48.0, ge=0.5, le=300)
+    expert_padding_fp4: float = Field(80.0, ge=0.5, le=300)
+    expert_padding_weight_only: float = Field(12.0, ge=0.5, le=300)
     routing_evenness: float = Field(3.0, ge=0.3, le=100)
     """Shape of the gamma distribution of experts' popularity: infinite for even routing."""
-    expert_compute: float = Field(0.20, ge=0.02, le=1)
-    """Share of the peak rate of grouped expert products (16 or 8 bit)."""
-    expert_compute_fp4: float = Field(0.10, ge=0.01, le=1)
-    """The same with fused FP4 kernels."""
-    expert_compute_weight_only: float = Field(0.30, ge=0.02, le=1)
-    """The same with 4-bit experts expanded to 16 bit."""
-    expert_padding_tokens: float = Field(16.0, ge=0.5, le=128)
-    """Phantom tokens an expert that is touched computes: tiles are padded."""
     layer_s: float = Field(45e-6, ge=2e-6, le=500e-6)
     """Kernel launches and gaps of one layer, CUDA graphs replayed (engine V1)."""
-    moe_layer_s: float = Field(60e-6, ge=2e-6, le=600e-6)
+    moe_layer_16bit_s: float = Field(54e-6, ge=1e-6, le=600e-6)
     """More of them in a routed layer: routing, sorting, permuting."""
-    moe_layer_fp4_s: float = Field(30e-6, ge=1e-6, le=600e-6)
-    """The same with fused FP4 kernels."""
-    moe_layer_weight_only_s: float = Field(60e-6, ge=2e-6, le=600e-6)
-    """The same with 4-bit experts expanded to 16 bit."""
+    moe_layer_8bit_s: float = Field(45e-6, ge=1e-6, le=600e-6)
+    moe_layer_fp4_s: float = Field(26e-6, ge=1e-6, le=600e-6)
+    moe_layer_weight_only_s: float = Field(39e-6, ge=1e-6, le=600e-6)
     latent_layer_s: float = Field(30e-6, ge=1e-6, le=300e-6)
     """More of them in a layer with latent attention: down- and up-projections, absorption."""
     quantize_layer_s: float = Field(8e-6, ge=0.2e-6, le=100e-6)
@@ -85,11 +89,11 @@ class Coefficients(Record):
     """The same, engine V0 (inputs broadcast each step)."""
     worker_v1_s: float = Field(30e-6, ge=1e-6, le=1e-3)
     """The same, engine V1 (shared memory)."""
-    reduce_s: float = Field(8e-6, ge=1e-6, le=200e-6)
+    reduce_s: float = Field(5e-6, ge=1e-6, le=200e-6)
     """Latency of one all-reduce between two ranks."""
-    reduce_hop_s: float = Field(1.5e-6, ge=0.1e-6, le=50e-6)
+    reduce_hop_s: float = Field(0.8e-6, ge=0.1e-6, le=50e-6)
     """More for each doubling of the ranks."""
-    link_bandwidth: float = Field(0.45, ge=0.05, le=1)
+    link_bandwidth: float = Field(0.35, ge=0.05, le=1)
     """Share of the link's peak rate in collectives."""
     request_overhead_s: float = Field(30e-3, ge=0.2e-3, le=1.0)
     """Client and HTTP, before the engine sees a request and on the first token's way back: a

@@ -13,6 +13,7 @@ from advisor.catalog.accelerators import AcceleratorSpec
 from advisor.catalog.coefficients import Coefficients, bounds_of
 from advisor.catalog.locations import CALIBRATION
 from advisor.catalog.models import ModelSpec
+from advisor.catalog.operators import family_of, operator_offsets
 from advisor.documents import read_json, validate
 from advisor.records import Record
 
@@ -142,11 +143,6 @@ def load_fits(path: Path | None = None) -> FitFile:
     return validate(FitFile, read_json(path, what="fits"), what=f"fits {path.name}")
 
 
-def family_of(accelerator: AcceleratorSpec) -> str:
-    """Hardware family: accelerators that share kernels, e.g. `blackwell` of B200 and B300."""
-    return accelerator.arch.split("-")[0]
-
-
 def calibration_for(
     accelerator: AcceleratorSpec,
     *,
@@ -155,9 +151,10 @@ def calibration_for(
 ) -> Calibration:
     """The coefficients to use for an accelerator; there is always an answer.
 
-    Its own deviations where it was measured, else those of its hardware family, else the prior;
-    each step down widens the spread. A named engine version outside those fitted is said in
-    `basis`. Raises InputError only for a file of fits that cannot be read.
+    Ratios between accelerators come from kernel tables; on top, its own deviations where it was
+    measured, and those of its hardware family. Each step down widens the spread. A named engine
+    version outside those fitted is said in `basis`. Raises InputError only for a file of fits that
+    cannot be read.
     """
     return calibration_of(load_fits(fits), accelerator, engine_version=engine_version)
 
@@ -168,9 +165,9 @@ def calibration_of(
     """As `calibration_for`, from a fit at hand."""
     family = fit.families.get(family_of(accelerator))
     own = fit.accelerators.get(accelerator.id)
-    deviations = dict(family.log_deviations) if family else {}
-    if own:
-        for name, deviation in own.log_deviations.items():
+    deviations = operator_offsets(accelerator)
+    for evidence in (family, own):
+        for name, deviation in (evidence.log_deviations if evidence else {}).items():
             deviations[name] = deviations.get(name, 0.0) + deviation
     spread, label, basis = _trust(fit, accelerator, family, own)
     return Calibration(

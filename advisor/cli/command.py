@@ -76,6 +76,8 @@ class _Version(argparse.Action):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code."""
+    # The matrices here are small: threads of the linear-algebra library would wait for each other.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:
         arguments = build_parser().parse_args(argv)
         code: int = arguments.run(arguments)

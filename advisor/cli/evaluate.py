@@ -89,9 +89,12 @@ def _parts(report: EvaluationReport) -> Iterator[str]:
         yield _confidence(report.confidence)
     if report.policies is not None:
         yield _policies(report.policies)
-    for model, needed in report.labels_to_settle.items():
-        count = "no number of" if needed is None else f"{needed:,}"
-        yield f"{model}: {count} labels would prove the target, if this quality is the true one"
+    if report.labels_to_settle:
+        yield "\n".join(
+            f"{model}: {'no number of' if needed is None else f'{needed:,}'} labels would prove "
+            "the target, if this quality is the true one"
+            for model, needed in report.labels_to_settle.items()
+        )
     if report.notes:
         yield "\n".join(paragraph(note, indent="  ") for note in report.notes)
 

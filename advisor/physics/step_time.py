@@ -98,9 +98,14 @@ def rates_of(c: Coefficients, work: Work, engine: EngineFlags) -> Rates:
     def by_engine(early: Values, v0: Values, v1: Values) -> Values:
         return np.where(engine.early, early, np.where(engine.v0, v0, v1))
 
-    def by_experts(grouped: Values, fp4: Values, weight_only: Values) -> Values:
-        narrow = np.where(work.experts_weight_only, weight_only, grouped)
-        return np.where(work.experts_fp4, fp4, narrow)
+    def by_experts(kind: str) -> Values:
+        chosen = np.where(
+            work.expert_kernel == 8, getattr(c, f"{kind}_8bit"), getattr(c, f"{kind}_16bit")
+        )
+        chosen = np.where(work.expert_kernel == 4, getattr(c, f"{kind}_fp4"), chosen)
+        return np.asarray(
+            np.where(work.expert_kernel == 0, getattr(c, f"{kind}_weight_only"), chosen)
+        )
 
     old = np.logical_or(engine.early, engine.v0)
     launches = np.where(engine.recent, c.recent_layer_factor, 1.0)
@@ -109,6 +114,9 @@ def rates_of(c: Coefficients, work: Work, engine: EngineFlags) -> Rates:
     layer = c.layer_s + work.latent * c.latent_layer_s + work.quantized * c.quantize_layer_s
     paged = c.kv_bandwidth_v0 * work.group ** -np.asarray(c.kv_sharing_v0)
     paged = paged * work.tensor_parallel ** -np.asarray(c.kv_split_v0)
+    moe_layer = np.where(work.expert_kernel == 4, c.moe_layer_fp4_s, c.moe_layer_16bit_s)
+    moe_layer = np.where(work.expert_kernel == 0, c.moe_layer_weight_only_s, moe_layer)
+    cache = np.where(work.kv_bits == 8, c.kv_bandwidth_8bit, c.kv_bandwidth)
     narrow_read = np.where(
         work.linear_read_bits == 4, c.linear_bandwidth_4bit, c.linear_bandwidth_8bit
     )
@@ -118,17 +126,13 @@ def rates_of(c: Coefficients, work: Work, engine: EngineFlags) -> Rates:
         linear_compute=np.where(work.linear_bits == 16, c.linear_compute_16bit, narrow),
         head_bandwidth=c.head_bandwidth,
         sampling_bandwidth=c.sampling_bandwidth,
-        kv_bandwidth=np.where(old, paged, c.kv_bandwidth),
+        kv_bandwidth=np.where(old, paged, cache),
         prefill_attention=c.prefill_attention,
-        expert_bandwidth=by_experts(
-            c.expert_bandwidth, c.expert_bandwidth_fp4, c.expert_bandwidth_weight_only
-        ),
-        expert_compute=by_experts(
-            c.expert_compute, c.expert_compute_fp4, c.expert_compute_weight_only
-        ),
-        expert_padding_tokens=c.expert_padding_tokens,
+        expert_bandwidth=by_experts("expert_bandwidth"),
+        expert_compute=by_experts("expert_compute"),
+        expert_padding_tokens=by_experts("expert_padding"),
         layer_s=layer * launches,
-        moe_layer_s=by_experts(c.moe_layer_s, c.moe_layer_fp4_s, c.moe_layer_weight_only_s)
+        moe_layer_s=np.where(work.expert_kernel == 8, c.moe_layer_8bit_s, moe_layer)
         * launches
         * latest,
         routing_evenness=c.routing_evenness,

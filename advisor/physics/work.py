@@ -43,6 +43,8 @@ class Work:
     """Operations of the LM head per sampled position."""
     logit_bytes: Values
     """Traffic of the sampler per sampled position: 16·V (float32 logits written, read thrice)."""
+    kv_bits: Values
+    """Width of the cache: 16 or 8."""
     kv_bytes: Values
     """Cache read per context token and step, full-attention layers."""
     window_kv_bytes: Values
@@ -60,10 +62,9 @@ class Work:
     expert_flops: Values
     """Operations of one expert for one token over all layers, on this accelerator's share."""
     expert_peak: Values
-    experts_fp4: bool | Values
-    """1 where experts are computed in FP4 by fused kernels."""
-    experts_weight_only: bool | Values
-    """1 where 4-bit experts are expanded to 16 bit before they multiply."""
+    expert_kernel: Values
+    """Which kernels run the experts: 16 or 8 for grouped products of that width, 4 for fused FP4,
+    0 for 4-bit weights expanded to 16 bit; 16 for a dense model."""
     latent: bool | Values
     """1 with latent attention."""
     quantized: bool | Values
@@ -107,6 +108,7 @@ def work_of(deployment: Deployment) -> Work:
     linears = _linear_parameters(model, count)
     linear_format = compute_dtype(chip, deployment.linear_dtype)
     expert_format = compute_dtype(chip, deployment.expert_dtype)
+    mxfp4 = model.expert_precision == "fp4"  # MXFP4 weights meet MXFP8 activations
     hidden_bytes = 2.0 * model.hidden_size
     dp = deployment.data_parallel
     routed = count.moe_layers if model.moe else 0
@@ -121,6 +123,7 @@ def work_of(deployment: Deployment) -> Work:
         head_bytes=2.0 * model.vocab_size * model.hidden_size / t,
         head_flops=2.0 * model.vocab_size * model.hidden_size / t,
         logit_bytes=16.0 * model.vocab_size,
+        kv_bits=8.0 * WEIGHT_BYTES[kv_dtype],
         kv_bytes=full * kv_bytes_per_token_per_layer(model, kv_dtype, t),
         window_kv_bytes=sliding * kv_bytes_per_token_per_layer(model, kv_dtype, t, sliding=True),
         group=1.0 if model.mla else model.num_heads / t / max(1.0, model.num_kv_heads / t),
@@ -133,11 +136,8 @@ def work_of(deployment: Deployment) -> Work:
         * WEIGHT_BYTES[deployment.expert_dtype]
         / deployment.ranks,
         expert_flops=2.0 * routed * count.expert / deployment.ranks,
-        expert_peak=chip.peak_flops(expert_format),
-        experts_fp4=bool(routed) and expert_format == "fp4",
-        experts_weight_only=bool(routed)
-        and expert_format == "bf16"
-        and deployment.expert_dtype not in ("bf16", "fp16"),
+        expert_peak=chip.peak_flops("fp8" if mxfp4 and expert_format == "fp4" else expert_format),
+        expert_kernel=_expert_kernel(deployment),
         latent=model.mla is not None,
         quantized=linear_format in ("fp8", "int8", "fp4"),
         peak_16bit=chip.peak_flops("bf16"),
@@ -150,6 +150,16 @@ def work_of(deployment: Deployment) -> Work:
         exchanges=2.0 * routed if dp > 1 else 0.0,
         link=chip.link_bytes_per_s,
     )
+
+
+def _expert_kernel(deployment: Deployment) -> float:
+    dtype = deployment.expert_dtype
+    if deployment.model.moe is None or dtype in ("bf16", "fp16"):
+        return 16.0
+    computed = compute_dtype(deployment.accelerator, dtype)
+    if dtype in ("fp4", "int4"):
+        return 4.0 if computed == "fp4" else 0.0
+    return 8.0 if computed in ("fp8", "int8") else 16.0
 
 
 def _linear_parameters(model: ModelSpec, count: ParameterCount) -> float:

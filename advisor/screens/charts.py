@@ -8,6 +8,7 @@ from typing import Any
 
 import altair as alt
 import pandas as pd
+import streamlit as st
 
 Row = Mapping[str, Any]
 
@@ -19,7 +20,7 @@ LEGEND = alt.Legend(
     orient="top",
     offset=8,
     padding=0,
-    columns=alt.ExprRef("width < 380 ? 1 : width < 560 ? 2 : width < 760 ? 3 : 5"),
+    columns=alt.ExprRef("width < 200 ? 1 : width < 420 ? 2 : width < 640 ? 3 : 5"),
     symbolLimit=0,
     symbolOpacity=1,
     labelLimit=320,
@@ -35,17 +36,26 @@ def stacked_bars(
     parts: Sequence[str],
     bars: Sequence[str],
     title: str,
-    unit_format: str = ",.3~s",
-    height: int = 0,
+    unit_format: str = ",.3~f",
+    most: float | None = None,
 ) -> alt.Chart:
-    """Horizontal bars cut into parts, in the given order; one row holds one part of one bar."""
+    """Horizontal bars cut into parts, in the given order; one row holds one part of one bar.
+
+    `most` ends the axis there.
+    """
     frame = pd.DataFrame(rows)
     frame["_order"] = frame[part].map({name: rank for rank, name in enumerate(parts)})
     chart: alt.Chart = (
         alt.Chart(frame)
         .mark_bar()
         .encode(
-            x=alt.X(f"{value}:Q", title=title, stack="zero", axis=alt.Axis(format=unit_format)),
+            x=alt.X(
+                f"{value}:Q",
+                title=title,
+                stack="zero",
+                scale=alt.Scale(domainMax=most) if most else alt.Scale(),
+                axis=alt.Axis(format=unit_format, labelOverlap=True),
+            ),
             y=alt.Y(f"{bar}:N", title=None, sort=list(bars), axis=alt.Axis(labelLimit=220)),
             color=alt.Color(
                 f"{part}:N", sort=list(parts), scale=alt.Scale(domain=list(parts)), legend=LEGEND
@@ -57,7 +67,7 @@ def stacked_bars(
                 alt.Tooltip(f"{value}:Q", title=title, format=",.3~f"),
             ],
         )
-        .properties(height=height or 105 + 36 * len(bars))
+        .properties(height=alt.Step(38))
     )
     return chart
 
@@ -286,7 +296,7 @@ def tornado(rows: Sequence[Row], *, base: float) -> alt.LayerChart:
             ],
         )
     )
-    return layered(bars).properties(height=105 + 28 * len(order))
+    return layered(bars).properties(height=alt.Step(26))
 
 
 def layered(*layers: alt.Chart) -> alt.LayerChart:
@@ -294,3 +304,8 @@ def layered(*layers: alt.Chart) -> alt.LayerChart:
     layered = alt.layer(*layers)
     assert isinstance(layered, alt.LayerChart)
     return layered
+
+
+def ink() -> str:
+    """The colour of marks that belong to no category, on the theme in use."""
+    return "#e6ebf1" if st.context.theme.type == "dark" else "#0f1720"

@@ -7,15 +7,14 @@ balancer sees what it would see.
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 from numba import njit
-from numpy.typing import NDArray
 
-from advisor.serving.kernel import NOW, advance, cancel, in_system, push
-
-IntArray = NDArray[np.int64]
-FloatArray = NDArray[np.float64]
+from advisor.serving.blocks import cancel
+from advisor.serving.kernel import advance, in_system, push
+from advisor.serving.layout import NOW, Costs, Engine, FloatArray, IntArray, Load
 
 ROUND_ROBIN, LEAST_LOADED, PREFIX_AWARE = range(3)
 
@@ -25,199 +24,172 @@ AFFINITY_MARGIN = 4
 the requests of the least loaded one and over 4 more: cached tokens are not worth any queue. The
 rule is that of SGLang's cache-aware router, with a margin that suits small fleets."""
 
-# What each replica is.
+# Front.status
 OFF, READY, DRAINING = range(3)
 
-# Settings of the fleet, whole numbers.
-POLICY, PREFIX_SLOTS, LEAST_REPLICAS, MOST_REPLICAS, TARGET, DOWN_TICKS, FLEET_SETTINGS = range(7)
+# Front.settings
+POLICY, LEAST_REPLICAS, MOST_REPLICAS, TARGET, DOWN_TICKS, FRONT_SETTINGS = range(6)
 
-# Settings of the fleet, seconds.
-INTERVAL, COLD_START, FLEET_RATES = range(3)
+# Front.rates
+INTERVAL, COLD_START, FRONT_RATES = range(3)
+
+
+class Front(NamedTuple):
+    """What stands before the replicas."""
+
+    settings: IntArray
+    """POLICY … DOWN_TICKS."""
+    rates: FloatArray
+    """INTERVAL, COLD_START."""
+    groups: IntArray
+    """By request, the prompt beginning it shares, -1: none."""
+    cancel_order: IntArray
+    """Requests that are given up, in that order."""
+    cancel_s: FloatArray
+    """When, in the same order."""
+    replica_of: IntArray
+    """By request, filled in."""
+    status: IntArray
+    """By replica: OFF, READY (perhaps only later) or DRAINING."""
+    ready_s: FloatArray
+    """By replica: when it becomes or became ready; of a draining one, when it was told to go."""
+    launched_s: FloatArray
+    """By replica: when its rent began."""
+    rented_s: FloatArray
+    """By replica: seconds paid for, filled in."""
+    residents: IntArray
+    """By replica, the prompt beginnings it holds, the most recently used first."""
+    history: IntArray
+    """By tick, (ready replicas, starting ones, requests inside), filled in."""
 
 
 @njit(cache=True, nogil=True)
-def dispatch(
-    stop: IntArray,
-    fleet: IntArray,
-    fleet_rates: FloatArray,
-    settings: IntArray,
-    rates: FloatArray,
-    token_s: FloatArray,
-    sample_s: FloatArray,
-    arrival_s: FloatArray,
-    inputs: IntArray,
-    outputs: IntArray,
-    cached: IntArray,
-    groups: IntArray,
-    cancel_order: IntArray,
-    cancel_s: FloatArray,
-    link: IntArray,
-    cancelled: IntArray,
-    scheduled_s: FloatArray,
-    first_s: FloatArray,
-    finish_s: FloatArray,
-    preemptions: IntArray,
-    replica_of: IntArray,
-    state: IntArray,
-    moments: FloatArray,
-    rows: IntArray,
-    last_s: FloatArray,
-    phases: IntArray,
-    gaps: IntArray,
-    status: IntArray,
-    ready_s: FloatArray,
-    launched_s: FloatArray,
-    rented_s: FloatArray,
-    residents: IntArray,
-    history: IntArray,
-) -> None:
+def dispatch(stop: IntArray, front: Front, costs: Costs, load: Load, fleet: Engine) -> None:
     """Send every request to a replica at its arrival, cancel what is given up, scale, and drain.
 
     Args:
-        fleet, fleet_rates: settings of the fleet, see the indices above.
-        groups: by request, the prompt beginning it shares, -1: none (read with PREFIX_AWARE or
-            PREFIX_SLOTS > 0, when `cached` is the length of that beginning and becomes 0 where the
-            replica does not hold it).
-        cancel_order, cancel_s: requests that are given up, in that order, and when.
-        replica_of: by request, filled in.
-        status, ready_s, launched_s, rented_s: by replica: what it is, when it becomes or became
-            ready, when its rent began, and the seconds it was paid for (filled in).
-        residents: by replica, the prompt beginnings it holds, the most recently used first.
-        history: by tick, (ready replicas, starting ones, requests inside), filled in.
+        stop: returns soon after its one entry is not 0.
+        load: of requests with a group, `cached` is the length of the beginning that they share with
+            it, and becomes 0 where the replica does not hold it.
+        fleet: the engines, with replicas as the first axis of all but `gaps`.
     """
-    count, replicas = len(arrival_s), len(status)
+    count, replicas = len(load.arrival_s), len(front.status)
     pushed = np.zeros(replicas, dtype=np.int64)
     loads = np.zeros(replicas, dtype=np.int64)
-    scaling = fleet[TARGET] > 0
     arrival, given_up, turn, tick = 0, 0, 0, 0
-    tick_s = fleet_rates[INTERVAL] if scaling else math.inf
-    while arrival < count or given_up < len(cancel_order):
-        if stop[0] != 0:
-            return
-        arrives_s = arrival_s[arrival] if arrival < count else math.inf
-        goes_s = cancel_s[given_up] if given_up < len(cancel_order) else math.inf
-        if tick_s <= arrives_s and tick_s <= goes_s and arrival < count:
+    tick_s = front.rates[INTERVAL] if front.settings[TARGET] > 0 else math.inf
+    while (arrival < count or given_up < len(front.cancel_s)) and stop[0] == 0:
+        arrives_s = load.arrival_s[arrival] if arrival < count else math.inf
+        goes_s = front.cancel_s[given_up] if given_up < len(front.cancel_s) else math.inf
+        if tick_s <= min(arrives_s, goes_s) and arrival < count:
             for replica in range(replicas):
-                loads[replica] = 0
-                if pushed[replica] > 0:
-                    advance(
-                        tick_s, False, stop, settings, rates, token_s, sample_s, arrival_s,
-                        inputs, outputs, cached, link, cancelled, scheduled_s, first_s, finish_s,
-                        preemptions, state[replica], moments[replica], rows[replica],
-                        last_s[replica], phases[replica], gaps,
-                    )  # fmt: skip
-                    loads[replica] = in_system(
-                        tick_s, pushed[replica], state[replica], moments[replica]
-                    )
-            _scale(
-                tick, tick_s, fleet, fleet_rates, loads, status, ready_s, launched_s, rented_s,
-                residents, moments, history,
-            )  # fmt: skip
+                loads[replica] = _load_at(replica, tick_s, pushed, stop, costs, load, fleet)
+            _scale(tick, tick_s, loads, front, fleet.moments)
             tick += 1
-            tick_s = (tick + 1) * fleet_rates[INTERVAL]
+            tick_s = (tick + 1) * front.rates[INTERVAL]
         elif arrives_s <= goes_s:
-            if fleet[POLICY] == ROUND_ROBIN:
-                chosen = _next_in_turn(turn, arrives_s, status, ready_s)
+            if front.settings[POLICY] == ROUND_ROBIN:
+                chosen = _next_in_turn(turn, arrives_s, front)
             else:
                 for replica in range(replicas):
-                    if status[replica] != READY or ready_s[replica] > arrives_s:
-                        continue
-                    advance(
-                        arrives_s, False, stop, settings, rates, token_s, sample_s, arrival_s,
-                        inputs, outputs, cached, link, cancelled, scheduled_s, first_s, finish_s,
-                        preemptions, state[replica], moments[replica], rows[replica],
-                        last_s[replica], phases[replica], gaps,
-                    )  # fmt: skip
-                    loads[replica] = in_system(
-                        arrives_s, pushed[replica], state[replica], moments[replica]
-                    )
-                chosen = _least_loaded(turn, arrives_s, loads, status, ready_s)
-                if fleet[POLICY] == PREFIX_AWARE and groups[arrival] >= 0:
-                    chosen = _holder(
-                        chosen, groups[arrival], arrives_s, loads, status, ready_s, residents
-                    )
+                    if _is_ready(replica, arrives_s, front):
+                        loads[replica] = _load_at(
+                            replica, arrives_s, pushed, stop, costs, load, fleet
+                        )
+                chosen = _least_loaded(turn, arrives_s, loads, front)
+                if front.settings[POLICY] == PREFIX_AWARE and front.groups[arrival] >= 0:
+                    chosen = _holder(chosen, front.groups[arrival], arrives_s, loads, front)
             turn = chosen + 1
-            if fleet[PREFIX_SLOTS] > 0 and groups[arrival] >= 0:
-                held = _touch(groups[arrival], residents[chosen], fleet[PREFIX_SLOTS])
-                if not held:
-                    cached[arrival] = 0
-            replica_of[arrival] = chosen
-            push(arrival, state[chosen], link)
+            group = front.groups[arrival]
+            if group >= 0 and not _touch(group, front.residents[chosen]):
+                load.cached[arrival] = 0
+            front.replica_of[arrival] = chosen
+            push(arrival, fleet.state[chosen], load.link)
             pushed[chosen] += 1
             arrival += 1
         else:
-            who = cancel_order[given_up]
-            chosen = replica_of[who]
-            advance(
-                goes_s, True, stop, settings, rates, token_s, sample_s, arrival_s,
-                inputs, outputs, cached, link, cancelled, scheduled_s, first_s, finish_s,
-                preemptions, state[chosen], moments[chosen], rows[chosen],
-                last_s[chosen], phases[chosen], gaps,
-            )  # fmt: skip
-            if cancel(
-                who, settings, inputs, outputs, cached, link, cancelled, scheduled_s,
-                state[chosen], rows[chosen], last_s[chosen], phases[chosen],
-            ):  # fmt: skip
-                pushed[chosen] -= 1
+            who = front.cancel_order[given_up]
+            chosen = front.replica_of[who]
+            engine = _replica(chosen, fleet)
+            advance(goes_s, True, stop, costs, load, engine)
+            pushed[chosen] -= cancel(who, costs, load, engine)
             given_up += 1
     for replica in range(replicas):
-        advance(
-            math.inf, False, stop, settings, rates, token_s, sample_s, arrival_s,
-            inputs, outputs, cached, link, cancelled, scheduled_s, first_s, finish_s,
-            preemptions, state[replica], moments[replica], rows[replica],
-            last_s[replica], phases[replica], gaps,
-        )  # fmt: skip
-        if status[replica] != OFF:
-            end_s = max(moments[replica, NOW], arrival_s[count - 1])
-            if status[replica] == DRAINING:
-                end_s = max(moments[replica, NOW], ready_s[replica])
-            rented_s[replica] += max(end_s - launched_s[replica], 0.0)
+        advance(math.inf, False, stop, costs, load, _replica(replica, fleet))
+        if front.status[replica] != OFF:
+            end_s = max(fleet.moments[replica, NOW], load.arrival_s[count - 1])
+            if front.status[replica] == DRAINING:
+                end_s = max(fleet.moments[replica, NOW], front.ready_s[replica])
+            front.rented_s[replica] += max(end_s - front.launched_s[replica], 0.0)
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _replica(index: int, fleet: Engine) -> Engine:
+    return Engine(
+        fleet.state[index],
+        fleet.moments[index],
+        fleet.rows[index],
+        fleet.last_s[index],
+        fleet.phases[index],
+        fleet.gaps,
+    )
 
 
 @njit(cache=True, nogil=True)
-def _next_in_turn(turn: int, moment: float, status: IntArray, ready_s: FloatArray) -> int:
-    replicas = len(status)
+def _load_at(
+    replica: int,
+    moment: float,
+    pushed: IntArray,
+    stop: IntArray,
+    costs: Costs,
+    load: Load,
+    fleet: Engine,
+) -> int:
+    """Requests inside a replica at a moment, to which it is advanced."""
+    if pushed[replica] == 0:
+        return 0
+    advance(moment, False, stop, costs, load, _replica(replica, fleet))
+    inside: int = in_system(moment, pushed[replica], fleet.state[replica], fleet.moments[replica])
+    return inside
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _is_ready(replica: int, moment: float, front: Front) -> bool:
+    return bool(front.status[replica] == READY and front.ready_s[replica] <= moment)
+
+
+@njit(cache=True, nogil=True)
+def _next_in_turn(turn: int, moment: float, front: Front) -> int:
+    replicas = len(front.status)
     for step in range(replicas):
         replica = (turn + step) % replicas
-        if status[replica] == READY and ready_s[replica] <= moment:
+        if _is_ready(replica, moment, front):
             return replica
     return 0
 
 
 @njit(cache=True, nogil=True)
-def _least_loaded(
-    turn: int, moment: float, loads: IntArray, status: IntArray, ready_s: FloatArray
-) -> int:
+def _least_loaded(turn: int, moment: float, loads: IntArray, front: Front) -> int:
     """The ready replica with the fewest requests; the next in turn among equals."""
-    replicas, best, least = len(status), -1, 0
+    replicas, best = len(front.status), -1
     for step in range(replicas):
         replica = (turn + step) % replicas
-        if status[replica] != READY or ready_s[replica] > moment:
-            continue
-        if best < 0 or loads[replica] < least:
-            best, least = replica, loads[replica]
+        if _is_ready(replica, moment, front) and (best < 0 or loads[replica] < loads[best]):
+            best = replica
     return best
 
 
 @njit(cache=True, nogil=True)
-def _holder(
-    least: int,
-    group: int,
-    moment: float,
-    loads: IntArray,
-    status: IntArray,
-    ready_s: FloatArray,
-    residents: IntArray,
-) -> int:
+def _holder(least: int, group: int, moment: float, loads: IntArray, front: Front) -> int:
     """The least loaded replica that holds a prompt beginning, unless it has too much to do."""
     best = -1
-    for replica in range(len(status)):
-        if status[replica] != READY or ready_s[replica] > moment:
+    for replica in range(len(front.status)):
+        if not _is_ready(replica, moment, front):
             continue
         if best >= 0 and loads[replica] >= loads[best]:
             continue
-        for slot in range(residents.shape[1]):
-            if residents[replica, slot] == group:
+        for slot in range(front.residents.shape[1]):
+            if front.residents[replica, slot] == group:
                 best = replica
                 break
     if best < 0:
@@ -227,65 +199,55 @@ def _holder(
 
 
 @njit(cache=True, nogil=True)
-def _touch(group: int, residents: IntArray, slots: int) -> bool:
+def _touch(group: int, residents: IntArray) -> bool:
     """Move a prompt beginning to the front of the replica's list; whether it was there before."""
-    position, held = slots - 1, False
-    for slot in range(slots):
+    position, found = len(residents) - 1, False
+    for slot in range(len(residents)):
         if residents[slot] == group:
-            position, held = slot, True
+            position, found = slot, True
             break
     for slot in range(position, 0, -1):
         residents[slot] = residents[slot - 1]
     residents[0] = group
-    return held
+    return found
 
 
 @njit(cache=True, nogil=True)
-def _scale(
-    tick: int,
-    now: float,
-    fleet: IntArray,
-    fleet_rates: FloatArray,
-    loads: IntArray,
-    status: IntArray,
-    ready_s: FloatArray,
-    launched_s: FloatArray,
-    rented_s: FloatArray,
-    residents: IntArray,
-    moments: FloatArray,
-    history: IntArray,
-) -> None:
+def _scale(tick: int, now: float, loads: IntArray, front: Front, moments: FloatArray) -> None:
     """Start and drain replicas: as many as the requests inside need, at a target number each.
 
     Fewer only if that would have sufficed at each of the last DOWN_TICKS ticks.
     """
+    settings, status = front.settings, front.status
     active, ready, inside = 0, 0, 0
     for replica in range(len(status)):
         inside += loads[replica]
         if status[replica] == READY:
             active += 1
-            ready += ready_s[replica] <= now
+            ready += front.ready_s[replica] <= now
         elif status[replica] == DRAINING and loads[replica] == 0:
             status[replica] = OFF
-            left_s = max(moments[replica, NOW], ready_s[replica])
-            rented_s[replica] += max(min(left_s, now) - launched_s[replica], 0.0)
-    history[tick, 0], history[tick, 1], history[tick, 2] = ready, active - ready, inside
-    wanted = inside
-    for earlier in range(max(tick - fleet[DOWN_TICKS], 0), tick):
-        if history[earlier, 2] > wanted:
-            wanted = history[earlier, 2]
-    up = min(max(-(-inside // fleet[TARGET]), fleet[LEAST_REPLICAS]), fleet[MOST_REPLICAS])
-    down = min(max(-(-wanted // fleet[TARGET]), fleet[LEAST_REPLICAS]), fleet[MOST_REPLICAS])
+            left_s = max(moments[replica, NOW], front.ready_s[replica])
+            front.rented_s[replica] += max(min(left_s, now) - front.launched_s[replica], 0.0)
+    front.history[tick, 0], front.history[tick, 1] = ready, active - ready
+    front.history[tick, 2] = inside
+    most_inside = inside
+    for earlier in range(max(tick - settings[DOWN_TICKS], 0), tick):
+        most_inside = max(most_inside, front.history[earlier, 2])
+    fewest, most = settings[LEAST_REPLICAS], settings[MOST_REPLICAS]
+    up = min(max(-(-inside // settings[TARGET]), fewest), most)
+    down = min(max(-(-most_inside // settings[TARGET]), fewest), most)
     for replica in range(len(status)):
         if active < up and status[replica] == OFF:
             status[replica] = READY
-            launched_s[replica] = now
-            ready_s[replica] = now + fleet_rates[COLD_START]
-            residents[replica, :] = -1
+            front.launched_s[replica] = now
+            front.ready_s[replica] = now + front.rates[COLD_START]
+            front.residents[replica, :] = -1
             active += 1
     for replica in range(len(status) - 1, -1, -1):
-        if active > down and ready > 1 and status[replica] == READY and ready_s[replica] <= now:
+        # The last one that is ready stays, whatever is starting.
+        if active > down and ready > 1 and _is_ready(replica, now, front):
             status[replica] = DRAINING
-            ready_s[replica] = now
+            front.ready_s[replica] = now
             active -= 1
             ready -= 1

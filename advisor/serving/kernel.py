@@ -5,131 +5,185 @@ free block) the batch decodes unchanged: k steps take k·T + slope·k(k − 1)/2
 and slope what one more token of context in every sequence adds. So a run costs per event, not per
 step, and is exact: with dyadic step times bit by bit, otherwise up to rounding.
 
-An engine is a handful of flat arrays that `advance` takes up to a point in time; whoever owns
-several engines moves them along one clock.
+An engine is a handful of flat arrays (`advisor.serving.layout`) that `advance` takes up to a point
+in time; whoever owns several engines moves them along one clock.
 """
 
 from __future__ import annotations
 
 import math
 
-import numpy as np
 from numba import njit
-from numpy.typing import NDArray
 
-from advisor.serving.heaps import (
-    WHO_BITS,
-    WHO_MASK,
-    add_gaps,
-    heap_pop,
-    heap_push,
-    heap_remove,
+from advisor.serving.admission import admit, continue_prefill, serve_running
+from advisor.serving.blocks import blocks_of, forget_ended, held, held_at_most
+from advisor.serving.heaps import WHO_BITS, WHO_MASK, add_gaps, heap_pop, heap_push
+from advisor.serving.layout import (
+    ADMITTED_END,
+    ALLOCATED,
+    ASYNC,
+    BLOCK,
+    BUSY,
+    CLOCK,
+    CLOSED,
+    CONTEXT,
+    DECODE_TIME,
+    DECODING,
+    ENDED_BLOCKS,
+    ENDED_SEATS,
+    ENDS,
+    FILL_STEPS,
+    FILLS,
+    FINISHED,
+    FINISHED_NOW,
+    FINISHED_SEEN,
+    GROWING,
+    HEAD,
+    JOINING,
+    JOINING_MADE,
+    JOINING_SEAT,
+    KV,
+    KV_TIME,
+    LAST_JOINING,
+    MAX_SEQS,
+    MIXED,
+    NOW,
+    ORDER,
+    PARTIAL,
+    PARTIAL_DONE,
+    PEAK_BLOCKS,
+    PREFILL,
+    PREFILLING,
+    RETURNED,
+    SEEN,
+    SHARED,
+    STEPS,
+    TAIL,
+    THINK,
+    UNISSUED,
+    WINDOW,
+    WINDOW_KV,
+    WINDOW_PREFILL,
+    WINDOWED,
+    Costs,
+    Engine,
+    FloatArray,
+    IntArray,
+    Load,
 )
 
-IntArray = NDArray[np.int64]
-FloatArray = NDArray[np.float64]
-
-# Settings of one engine, whole numbers.
-(
-    MAX_SEQS,
-    BUDGET,
-    BLOCK,
-    CHUNKED,
-    ASYNC,
-    WHOLE_PROMPT_FITS,
-    POOL,
-    WINDOW,
-    CACHING,
-    CLOSED,
-    MORTAL,  # requests may be cancelled
-    SETTINGS,
-) = range(12)
-
-# Settings of one engine, seconds.
-KV, PREFILL, MIXED, WINDOW_KV, WINDOW_PREFILL, THINK, RATES = range(7)
-
-# State of one engine, whole numbers.
-(
-    HEAD,  # request at the front of the queue, -1: none is known
-    TAIL,
-    UNISSUED,  # next request of a closed loop, -1: none
-    DECODING,
-    CONTEXT,  # sum over decoding sequences of the context of their next token
-    WINDOWED,  # the same, each capped at the window
-    GROWING,  # decoding sequences whose next context lies below the window
-    SHARED,  # blocks of shared prefix that decoding sequences see
-    CLOCK,  # steps made, counted from when the engine last ran empty
-    PARTIAL,  # request whose prefill is under way, -1: none
-    PARTIAL_DONE,
-    PARTIAL_TARGET,
-    PARTIAL_MADE,  # tokens it had generated before it was preempted
-    RETURNED,  # preempted requests that wait
-    ORDER,  # entries in the order of admission
-    FILLS,  # windows that will fill
-    ENDED_SEATS,  # asynchronous: held by what ended in the last step
-    ENDED_BLOCKS,
-    ALLOCATED,  # blocks given out, kept while preempted requests wait
-    FINISHED,
-    FINISHED_NOW,  # of these, at NOW
-    FINISHED_SEEN,  # and at SEEN, where that lies before NOW
-    STEPS,
-    PEAK_BLOCKS,
-    STATE,
-) = range(25)
-
-# State of one engine, seconds.
-(
-    NOW,  # when the step to be scheduled begins
-    SEEN,  # what arrived up to here can be scheduled
-    PARTIAL_LAST,  # when the partial prefill made its last token before it was preempted
-    BUSY,
-    DECODE_TIME,  # integral of the number of decoding sequences, sequence-seconds
-    KV_TIME,  # integral of the tokens in their contexts, token-seconds
-    CLOCKS,
-) = range(7)
-
 REBASE_AT = 1 << 30
-PREFILLING = -1
-
-# Scratch arrays of one engine, rows of one matrix.
-(
-    ROW_ENDS,  # heap of completions
-    ROW_FILLS,  # heap of windows that fill
-    ROW_ORDER,  # requests in order of admission
-    ROW_ORDER_END,  # the step after which each ends, PREFILLING before it decodes
-    ROW_RETURNED,
-    ROW_RETURNED_MADE,
-    ROW_RETURNED_BLOCKS,  # blocks it had of its own
-    ROW_RETURNED_FULL,  # of these, full and findable in the prefix cache
-    ROW_RETURNED_LOST,  # value of ALLOCATED from which on they are given out, the last one first
-    ROW_JOINING,
-    ROW_JOINING_MADE,
-    ROW_JOINING_SEAT,
-    ROWS,
-) = range(13)
-
-LAST_RETURNED, LAST_JOINING, LAST_ROWS = range(3)
-
-
-@njit(cache=True, nogil=True, inline="always")
-def _blocks(tokens: int, block: int) -> int:
-    return (tokens + block - 1) // block
 
 
 @njit(cache=True, nogil=True)
-def _held(context: int, decoding: int, clock: int, phases: IntArray, block: int) -> int:
-    """Blocks that hold the decoding sequences, the shared ones counted for each.
+def advance(
+    limit: float, until_seen: bool, stop: IntArray, costs: Costs, load: Load, engine: Engine
+) -> None:
+    """Make every step of one engine that begins before `limit` seconds.
 
-    Σ ceil(x/b) = (Σ x + Σ padding)/b with x the stored tokens, one less than the next context;
-    `phases` counts sequences by (next context − clock) mod b, which decoding leaves alone.
+    Args:
+        until_seen: make instead every step that is scheduled before anyone can know of what
+            happens at `limit`; the same thing where scheduling is synchronous.
+        stop: returns at the next event once its one entry is not 0.
     """
-    total = context - decoding
-    for phase in range(block):
-        if phases[phase] > 0:
-            over = (phase + clock - 1) % block
-            if over > 0:
-                total += phases[phase] * (block - over)
-    return total // block
+    state, moments = engine.state, engine.moments
+    while (moments[SEEN] if until_seen else moments[NOW]) < limit and stop[0] == 0:
+        head = state[HEAD]
+        visible = state[RETURNED] > 0 or (head >= 0 and load.arrival_s[head] <= moments[SEEN])
+        if state[DECODING] == 0 and state[PARTIAL] < 0 and not visible:
+            if state[ENDED_SEATS] > 0 or moments[SEEN] < moments[NOW]:
+                _schedule_at_the_end(state, moments)
+            elif head >= 0 and load.arrival_s[head] < limit:
+                moments[NOW] = moments[SEEN] = max(moments[NOW], load.arrival_s[head])
+            else:
+                break
+            continue
+        free, need, chunk, exact, preempted = serve_running(costs, load, engine)
+        state[ALLOCATED] += need
+        running = state[DECODING] + (state[PARTIAL] >= 0)
+        joining, pairs, windowed_pairs = continue_prefill(chunk, costs, load, engine)
+        scheduled = chunk
+        if visible and not preempted:
+            taken, joining, more, windowed_more = admit(
+                chunk, joining, free, exact, running, costs, load, engine
+            )
+            scheduled += taken
+            pairs += more
+            windowed_pairs += windowed_more
+        if scheduled > 0:
+            rates, tokens = costs.rates, state[DECODING] + scheduled
+            first_s = costs.token_s[tokens] + costs.sample_s[state[DECODING] + joining]
+            first_s += rates[MIXED] + rates[KV] * state[CONTEXT] + rates[PREFILL] * pairs
+            first_s += rates[WINDOW_KV] * state[WINDOWED] + rates[WINDOW_PREFILL] * windowed_pairs
+            slope_s, steps = 0.0, 1
+        elif state[DECODING] == 0:
+            _schedule_at_the_end(state, moments)
+            continue
+        else:
+            first_s, slope_s = _decode_step(costs, state)
+            most = 1
+            if not (preempted or state[PARTIAL] >= 0 or (visible and state[ENDED_SEATS] > 0)):
+                most = _undisturbed(free + need, exact, costs, engine)
+            steps = most
+            if most > 1:
+                if head >= 0 and not visible and state[DECODING] < costs.settings[MAX_SEQS]:
+                    lag = costs.settings[ASYNC]
+                    steps = lag + _steps_to(
+                        load.arrival_s[head], moments[NOW], first_s, slope_s, most - lag
+                    )
+                if limit < math.inf:
+                    enough = _steps_to(limit, moments[NOW], first_s, slope_s, most)
+                    if until_seen:
+                        enough += costs.settings[ASYNC]
+                    steps = min(steps, enough)
+                steps = max(steps, 1)
+                if steps > 1 and state[RETURNED] > 0:
+                    _count_given_out(steps, need, costs, engine)
+        _pass(first_s, slope_s, steps, joining, costs, load, engine)
+        _end(joining, costs, load, engine)
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _schedule_at_the_end(state: IntArray, moments: FloatArray) -> None:
+    """Nothing could be scheduled while the last step ran: schedule again at its end."""
+    moments[SEEN] = moments[NOW]
+    state[ENDED_SEATS] = state[ENDED_BLOCKS] = 0
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _decode_step(costs: Costs, state: IntArray) -> tuple[float, float]:
+    """Seconds of a step that only decodes, and what each further one takes longer."""
+    rates, decoding = costs.rates, state[DECODING]
+    first_s = costs.token_s[decoding] + costs.sample_s[decoding] + rates[KV] * state[CONTEXT]
+    first_s += rates[WINDOW_KV] * state[WINDOWED]
+    return first_s, rates[KV] * decoding + rates[WINDOW_KV] * state[GROWING]
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _undisturbed(free: int, exact: bool, costs: Costs, engine: Engine) -> int:
+    """Decode steps until the first completion, full window or lack of blocks.
+
+    `free` counts the blocks free before the first of them, whose needs are met.
+    """
+    state, rows, block = engine.state, engine.rows, costs.settings[BLOCK]
+    clock, decoding = state[CLOCK], state[DECODING]
+    most = (rows[ENDS, 0] >> WHO_BITS) - clock
+    if state[FILLS] > 0:
+        most = min(most, (rows[FILL_STEPS, 0] >> WHO_BITS) - clock)
+    # What ended in the last step gives its blocks up after this one is scheduled.
+    free += state[ENDED_BLOCKS]
+    if (most // block + 1) * decoding > free:
+        if not exact:
+            free += held_at_most(state[CONTEXT], decoding, block)
+            free -= held(state[CONTEXT], decoding, clock, engine.phases, block)
+        # Every sequence opens one block in each cycle of `block` steps.
+        room = free // decoding * block
+        free %= decoding
+        while room < most and free >= engine.phases[(1 - clock - room) % block]:
+            free -= engine.phases[(1 - clock - room) % block]
+            room += 1
+        most = max(min(most, room), 1)
+    return int(most)
 
 
 @njit(cache=True, nogil=True, inline="always")
@@ -158,172 +212,176 @@ def _steps_to(moment: float, now: float, first_s: float, slope_s: float, most: i
 
 
 @njit(cache=True, nogil=True, inline="always")
-def _capped_pairs(past: int, count: int, window: int) -> int:
-    """Σ over `count` tokens after `past` of min(position, window), positions from 1."""
-    below = min(max(window - past, 0), count)
-    return below * past + below * (below + 1) // 2 + (count - below) * window
+def _count_given_out(steps: int, need: int, costs: Costs, engine: Engine) -> None:
+    """Count the blocks that a run gives out beyond those of its first step, counted already."""
+    state, block = engine.state, costs.settings[BLOCK]
+    decoding, clock = state[DECODING], state[CLOCK]
+    before = held(state[CONTEXT], decoding, clock, engine.phases, block)
+    context = state[CONTEXT] + steps * decoding
+    after = held(context, decoding, clock + steps, engine.phases, block)
+    state[ALLOCATED] += after - before - need
 
 
-@njit(cache=True, nogil=True)
-def _compact(rows: IntArray, entries: int, clock: int, keep_ended: bool) -> int:
-    """Drop what ended from the order of admission; returns the number of entries left."""
-    kept = 0
-    for position in range(entries):
-        end = rows[ROW_ORDER_END, position]
-        if end == PREFILLING or end > clock or (keep_ended and end == clock):
-            rows[ROW_ORDER, kept] = rows[ROW_ORDER, position]
-            rows[ROW_ORDER_END, kept] = end
-            kept += 1
-    return kept
+@njit(cache=True, nogil=True, inline="always")
+def _pass(
+    first_s: float,
+    slope_s: float,
+    steps: int,
+    joining: int,
+    costs: Costs,
+    load: Load,
+    engine: Engine,
+) -> None:
+    """Let some steps pass: the clock, the integrals, the gaps and the peak of the KV cache."""
+    state, moments, block = engine.state, engine.moments, costs.settings[BLOCK]
+    took_s, decoding = _run_s(first_s, slope_s, steps), state[DECODING]
+    if costs.settings[ASYNC] != 0:
+        moments[SEEN] = moments[NOW] + _run_s(first_s, slope_s, steps - 1)
+    moments[NOW] += took_s
+    if costs.settings[ASYNC] == 0:
+        moments[SEEN] = moments[NOW]
+    moments[BUSY] += took_s
+    state[STEPS] += steps
+    if decoding > 0:
+        add_gaps(engine.gaps, first_s, slope_s, steps, decoding)
+        moments[DECODE_TIME] += decoding * took_s
+        triangle = 0.5 * steps * (steps - 1)
+        pyramid = triangle * (2 * steps - 1) / 3.0
+        grown = decoding * (first_s * triangle + slope_s * pyramid)
+        moments[KV_TIME] += state[CONTEXT] * took_s + grown
+    if state[ENDED_BLOCKS] > 0 and steps > 1:
+        # What ended is held for the first step of the run only.
+        beside = state[ENDED_BLOCKS] - state[SHARED]
+        _note_peak(beside, state[CONTEXT] + decoding, state[CLOCK] + 1, block, engine)
+        state[ENDED_BLOCKS] = 0
+    state[CONTEXT] += steps * decoding
+    state[WINDOWED] += steps * state[GROWING]
+    state[CLOCK] += steps
+    beside = state[ENDED_BLOCKS] - state[SHARED]
+    if state[PARTIAL] >= 0:
+        beside += blocks_of(state[PARTIAL_DONE], block)
+        beside -= load.cached[state[PARTIAL]] // block
+    for position in range(joining):
+        who = engine.rows[JOINING, position]
+        beside += blocks_of(load.inputs[who] + engine.rows[JOINING_MADE, position], block)
+        beside -= load.cached[who] // block
+    _note_peak(beside, state[CONTEXT], state[CLOCK], block, engine)
+    state[ENDED_SEATS] = state[ENDED_BLOCKS] = 0
+    held_over = costs.settings[ASYNC] != 0 and steps == 1
+    state[FINISHED_SEEN] = state[FINISHED_NOW] if held_over else 0
+    state[FINISHED_NOW] = 0
 
 
-@njit(cache=True, nogil=True)
-def leave_decoding(
-    who: int,
-    end: int,
-    settings: IntArray,
-    state: IntArray,
-    rows: IntArray,
-    phases: IntArray,
-    inputs: IntArray,
-    outputs: IntArray,
-    cached: IntArray,
-) -> int:
-    """Take a request out of the decoding ones before its end; returns the blocks it held."""
-    block, window = settings[BLOCK], settings[WINDOW]
-    context = inputs[who] + outputs[who] - (end - state[CLOCK])
-    heap_remove(rows[ROW_ENDS], state[DECODING], who)
-    state[DECODING] -= 1
+@njit(cache=True, nogil=True, inline="always")
+def _note_peak(beside: int, context: int, clock: int, block: int, engine: Engine) -> None:
+    """Remember the most blocks held at a time."""
+    state = engine.state
+    if beside + held_at_most(context, state[DECODING], block) > state[PEAK_BLOCKS]:
+        now_held = beside + held(context, state[DECODING], clock, engine.phases, block)
+        state[PEAK_BLOCKS] = max(state[PEAK_BLOCKS], now_held)
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _end(joining: int, costs: Costs, load: Load, engine: Engine) -> None:
+    """What comes with the end of a step: full windows, ends, first tokens."""
+    state, rows = engine.state, engine.rows
+    clock = state[CLOCK]
+    while state[FILLS] > 0 and rows[FILL_STEPS, 0] >> WHO_BITS == clock:
+        state[FILLS] = heap_pop(rows[FILL_STEPS], state[FILLS])
+        state[GROWING] -= 1
+    while state[DECODING] > 0 and rows[ENDS, 0] >> WHO_BITS == clock:
+        who = rows[ENDS, 0] & WHO_MASK
+        state[DECODING] = heap_pop(rows[ENDS], state[DECODING])
+        _stop_counting(who, costs, load, engine)
+        _finish(who, costs, load, engine)
+    for position in range(joining):
+        _join(position, costs, load, engine)
+    if clock > REBASE_AT:
+        _rebase(engine, costs.settings[BLOCK])
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _stop_counting(who: int, costs: Costs, load: Load, engine: Engine) -> None:
+    """Take a request that ends out of the sums over decoding ones."""
+    state, block, window = engine.state, costs.settings[BLOCK], costs.settings[WINDOW]
+    context = load.inputs[who] + load.outputs[who]
     state[CONTEXT] -= context
-    state[SHARED] -= cached[who] // block
-    phases[(context - state[CLOCK]) % block] -= 1
+    state[SHARED] -= load.cached[who] // block
+    engine.phases[(context - state[CLOCK]) % block] -= 1
     if window > 0:
-        state[FILLS] = heap_remove(rows[ROW_FILLS], state[FILLS], who)
         state[WINDOWED] -= min(context, window)
         state[GROWING] -= context < window
-    held: int = _blocks(context - 1, block) - cached[who] // block
-    return held
 
 
-@njit(cache=True, nogil=True)
-def _make_room(
-    free: int,
-    settings: IntArray,
-    state: IntArray,
-    moments: FloatArray,
-    rows: IntArray,
-    last_s: FloatArray,
-    phases: IntArray,
-    inputs: IntArray,
-    outputs: IntArray,
-    cached: IntArray,
-    preemptions: IntArray,
-) -> None:
-    """Serve running requests in order of admission, preempting from the other end.
-
-    Called when the blocks do not suffice for all of them; `free` counts the free ones.
-    """
-    block, clock = settings[BLOCK], state[CLOCK]
-    state[ORDER] = _compact(rows, state[ORDER], clock, state[ENDED_SEATS] > 0)
-    position, budget, given = 0, settings[BUDGET], state[ALLOCATED]
-    while position < state[ORDER] and budget > 0:
-        who, end = rows[ROW_ORDER, position], rows[ROW_ORDER_END, position]
-        if end == clock:
-            position += 1
-            continue
-        tokens, need = 1, 0
-        if end == PREFILLING:
-            done = state[PARTIAL_DONE]
-            tokens = min(state[PARTIAL_TARGET] - done, budget)
-            need = _blocks(done + tokens, block) - _blocks(done, block)
-        elif (inputs[who] + outputs[who] - (end - clock) - 1) % block == 0:
-            need = 1
-        while need > free and state[ORDER] > position:
-            free += _preempt_last(
-                given + free,
-                settings,
-                state,
-                moments,
-                rows,
-                last_s,
-                phases,
-                inputs,
-                outputs,
-                cached,
-                preemptions,
-            )
-        if state[ORDER] == position:
-            return
-        free -= need
-        given += need
-        budget -= tokens
-        position += 1
+@njit(cache=True, nogil=True, inline="always")
+def _finish(who: int, costs: Costs, load: Load, engine: Engine) -> None:
+    """Note the end of a request; asynchronously its seat and blocks are held for one step more."""
+    state, block = engine.state, costs.settings[BLOCK]
+    load.finish_s[who] = engine.moments[NOW]
+    state[FINISHED] += 1
+    state[FINISHED_NOW] += 1
+    if costs.settings[ASYNC] != 0:
+        state[ENDED_SEATS] += 1
+        state[ENDED_BLOCKS] += blocks_of(load.inputs[who] + load.outputs[who] - 1, block)
+        state[ENDED_BLOCKS] -= load.cached[who] // block
+    if costs.settings[CLOSED] != 0 and state[UNISSUED] >= 0:
+        _issue(engine.moments[NOW] + costs.rates[THINK], state, load)
 
 
-@njit(cache=True, nogil=True)
-def _preempt_last(
-    lost: int,
-    settings: IntArray,
-    state: IntArray,
-    moments: FloatArray,
-    rows: IntArray,
-    last_s: FloatArray,
-    phases: IntArray,
-    inputs: IntArray,
-    outputs: IntArray,
-    cached: IntArray,
-    preemptions: IntArray,
-) -> int:
-    """Preempt the running request admitted last; returns the blocks that it held.
-
-    They are given out again once `lost` blocks have been given out in all.
-    """
-    block, clock = settings[BLOCK], state[CLOCK]
-    state[ORDER] -= 1
-    who, end = rows[ROW_ORDER, state[ORDER]], rows[ROW_ORDER_END, state[ORDER]]
-    if end == clock:  # it ended in the step that runs, and only gives its blocks up early
-        held: int = _blocks(inputs[who] + outputs[who] - 1, block) - cached[who] // block
-        state[ENDED_SEATS] -= 1
-        state[ENDED_BLOCKS] -= held
-        return held
-    waiting = state[RETURNED]
-    state[RETURNED] += 1
-    rows[ROW_RETURNED, waiting] = who
-    rows[ROW_RETURNED_LOST, waiting] = lost
-    preemptions[who] += 1
-    if end == PREFILLING:
-        rows[ROW_RETURNED_MADE, waiting] = state[PARTIAL_MADE]
-        last_s[LAST_RETURNED, waiting] = moments[PARTIAL_LAST]
-        known = state[PARTIAL_DONE]
-        held = _blocks(known, block) - cached[who] // block
-        state[PARTIAL] = -1
+@njit(cache=True, nogil=True, inline="always")
+def _join(position: int, costs: Costs, load: Load, engine: Engine) -> None:
+    """The first token of a prefill that ends, or the next after a preemption; then it decodes."""
+    state, rows, moments = engine.state, engine.rows, engine.moments
+    block, window, clock = costs.settings[BLOCK], costs.settings[WINDOW], state[CLOCK]
+    who, made = rows[JOINING, position], rows[JOINING_MADE, position] + 1
+    if made == 1:
+        load.first_s[who] = moments[NOW]
     else:
-        made = outputs[who] - (end - clock)
-        rows[ROW_RETURNED_MADE, waiting] = made
-        last_s[LAST_RETURNED, waiting] = moments[NOW]
-        # The token of the step that runs is not known yet, so its block is not findable.
-        known = inputs[who] + made - 1 - settings[ASYNC]
-        held = leave_decoding(who, end, settings, state, rows, phases, inputs, outputs, cached)
-    rows[ROW_RETURNED_BLOCKS, waiting] = held
-    rows[ROW_RETURNED_FULL, waiting] = (
-        known // block - cached[who] // block if settings[CACHING] else 0
-    )
-    return held
+        gap_s = moments[NOW] - engine.last_s[LAST_JOINING, position]
+        add_gaps(engine.gaps, gap_s, 0.0, 1, 1)
+    end = clock + load.outputs[who] - made
+    rows[ADMITTED_END, rows[JOINING_SEAT, position]] = end
+    if end == clock:
+        _finish(who, costs, load, engine)
+        return
+    context = load.inputs[who] + made
+    state[DECODING] = heap_push(rows[ENDS], state[DECODING], (end << WHO_BITS) | who)
+    state[CONTEXT] += context
+    state[SHARED] += load.cached[who] // block
+    engine.phases[(context - clock) % block] += 1
+    if window > 0:
+        state[WINDOWED] += min(context, window)
+        if context < window:
+            state[GROWING] += 1
+            fill = clock + window - context
+            if fill <= end:
+                packed = (fill << WHO_BITS) | who
+                state[FILLS] = heap_push(rows[FILL_STEPS], state[FILLS], packed)
 
 
 @njit(cache=True, nogil=True)
-def _rebase(state: IntArray, rows: IntArray, block: int) -> None:
+def _rebase(engine: Engine, block: int) -> None:
     """Count steps from now, so that packed entries never overflow."""
-    state[ORDER] = _compact(rows, state[ORDER], state[CLOCK], True)
+    state, rows = engine.state, engine.rows
+    state[ORDER] = forget_ended(rows, state[ORDER], state[CLOCK], True)
     shift = state[CLOCK] // block * block
     state[CLOCK] -= shift
     for position in range(state[DECODING]):
-        rows[ROW_ENDS, position] -= shift << WHO_BITS
+        rows[ENDS, position] -= shift << WHO_BITS
     for position in range(state[FILLS]):
-        rows[ROW_FILLS, position] -= shift << WHO_BITS
+        rows[FILL_STEPS, position] -= shift << WHO_BITS
     for position in range(state[ORDER]):
-        if rows[ROW_ORDER_END, position] != PREFILLING:
-            rows[ROW_ORDER_END, position] -= shift
+        if rows[ADMITTED_END, position] != PREFILLING:
+            rows[ADMITTED_END, position] -= shift
+
+
+@njit(cache=True, nogil=True)
+def _issue(when_s: float, state: IntArray, load: Load) -> None:
+    """Let the next request of a closed loop arrive."""
+    who = state[UNISSUED]
+    state[UNISSUED] = who + 1 if who + 1 < len(load.arrival_s) else -1
+    load.arrival_s[who] = when_s
+    push(who, state, load.link)
 
 
 @njit(cache=True, nogil=True)
@@ -338,425 +396,6 @@ def push(who: int, state: IntArray, link: IntArray) -> None:
 
 
 @njit(cache=True, nogil=True)
-def advance(
-    limit: float,
-    until_seen: bool,
-    stop: IntArray,
-    settings: IntArray,
-    rates: FloatArray,
-    token_s: FloatArray,
-    sample_s: FloatArray,
-    arrival_s: FloatArray,
-    inputs: IntArray,
-    outputs: IntArray,
-    cached: IntArray,
-    link: IntArray,
-    cancelled: IntArray,
-    scheduled_s: FloatArray,
-    first_s: FloatArray,
-    finish_s: FloatArray,
-    preemptions: IntArray,
-    state: IntArray,
-    moments: FloatArray,
-    rows: IntArray,
-    last_s: FloatArray,
-    phases: IntArray,
-    gaps: IntArray,
-) -> None:
-    """Make every step of one engine that begins before `limit` seconds.
-
-    Args:
-        until_seen: make instead every step that is scheduled before anyone can know of what
-            happens at `limit`; the same thing where scheduling is synchronous.
-        stop: returns at the next event once its one entry is not 0.
-        settings, rates: see the indices above.
-        token_s, sample_s: tables of the step cost.
-        arrival_s … cached, link: by request; `link` chains the queue, -1 ends it.
-        cancelled: by request, 1 where it was cancelled while it waited; not read unless MORTAL.
-        scheduled_s, first_s, finish_s, preemptions: results by request, filled in.
-        state, moments, rows, last_s, phases: the engine.
-        gaps: histogram of the time between tokens, added to.
-    """
-    max_seqs, budget, block = settings[MAX_SEQS], settings[BUDGET], settings[BLOCK]
-    chunked, asynchronous = settings[CHUNKED] != 0, settings[ASYNC] != 0
-    whole_prompt_fits, pool, window = (
-        settings[WHOLE_PROMPT_FITS] != 0,
-        settings[POOL],
-        settings[WINDOW],
-    )
-    closed, mortal = settings[CLOSED] != 0, settings[MORTAL] != 0
-    kv_s, prefill_s, mixed_s = rates[KV], rates[PREFILL], rates[MIXED]
-    window_kv_s, window_prefill_s, think_s = (
-        rates[WINDOW_KV],
-        rates[WINDOW_PREFILL],
-        rates[THINK],
-    )
-    ends, fills = rows[ROW_ENDS], rows[ROW_FILLS]
-    entries_most = rows.shape[1] - max_seqs
-    now, seen = moments[NOW], moments[SEEN]
-    head, decoding, context, windowed = (
-        state[HEAD],
-        state[DECODING],
-        state[CONTEXT],
-        state[WINDOWED],
-    )
-    growing, shared, clock = state[GROWING], state[SHARED], state[CLOCK]
-    ended_seats, ended_blocks = state[ENDED_SEATS], state[ENDED_BLOCKS]
-    peak, allocated = state[PEAK_BLOCKS], state[ALLOCATED]
-    finished, finished_now, finished_seen = (
-        state[FINISHED],
-        state[FINISHED_NOW],
-        state[FINISHED_SEEN],
-    )
-    filling = state[FILLS]
-    steps_made, busy_s, decode_time, kv_time = 0, 0.0, 0.0, 0.0
-
-    while (seen if until_seen else now) < limit and stop[0] == 0:
-        visible = state[RETURNED] > 0 or (head >= 0 and arrival_s[head] <= seen)
-        partial = state[PARTIAL]
-        if decoding == 0 and partial < 0 and not visible:
-            if ended_seats > 0 or seen < now:
-                # Nothing could be scheduled while the last step ran: schedule at its end.
-                seen, ended_seats, ended_blocks = now, 0, 0
-            elif head >= 0 and arrival_s[head] < limit:
-                now = seen = max(now, arrival_s[head])
-            else:
-                break
-            continue
-
-        # Free blocks: first a bound (as if every last block were all but empty), exact if need be.
-        partial_done = state[PARTIAL_DONE]
-        chunk = 0
-        held = ended_blocks - shared
-        need = phases[(1 - clock) % block]
-        if partial >= 0:
-            chunk = min(state[PARTIAL_TARGET] - partial_done, budget - decoding)
-            partial_blocks = _blocks(partial_done, block)
-            need += _blocks(partial_done + chunk, block) - partial_blocks
-            held += partial_blocks - cached[partial] // block
-        free = pool - held - (context + decoding * (block - 2)) // block
-        exact = False
-        preempted = False
-        if need > free:
-            free = pool - held - _held(context, decoding, clock, phases, block)
-            exact = True
-            if need > free:
-                state[DECODING], state[CONTEXT], state[WINDOWED] = decoding, context, windowed
-                state[GROWING], state[SHARED], state[CLOCK] = growing, shared, clock
-                state[ENDED_SEATS], state[ENDED_BLOCKS] = ended_seats, ended_blocks
-                state[FILLS] = filling
-                state[ALLOCATED] = allocated
-                moments[NOW] = now
-                _make_room(
-                    free, settings, state, moments, rows, last_s, phases,
-                    inputs, outputs, cached, preemptions,
-                )  # fmt: skip
-                decoding, context, windowed = state[DECODING], state[CONTEXT], state[WINDOWED]
-                growing, shared = state[GROWING], state[SHARED]
-                ended_seats, ended_blocks = state[ENDED_SEATS], state[ENDED_BLOCKS]
-                filling = state[FILLS]
-                partial = state[PARTIAL]
-                preempted = True
-                chunk = 0
-                need = phases[(1 - clock) % block]
-                held = ended_blocks - shared
-                if partial >= 0:
-                    chunk = min(state[PARTIAL_TARGET] - partial_done, budget - decoding)
-                    partial_blocks = _blocks(partial_done, block)
-                    need += _blocks(partial_done + chunk, block) - partial_blocks
-                    held += partial_blocks - cached[partial] // block
-                free = pool - held - _held(context, decoding, clock, phases, block)
-        free -= need
-        allocated += need
-
-        # The prefill under way.
-        left = budget - decoding - chunk
-        scheduled, joining, running = chunk, 0, decoding
-        pairs = windowed_pairs = 0
-        entries = state[ORDER]
-        if partial >= 0:
-            running += 1
-            if chunk > 0:
-                pairs = chunk * partial_done + chunk * (chunk + 1) // 2
-                if window > 0:
-                    windowed_pairs = _capped_pairs(partial_done, chunk, window)
-                partial_done += chunk
-                state[PARTIAL_DONE] = partial_done
-                if partial_done == state[PARTIAL_TARGET]:
-                    rows[ROW_JOINING, 0] = partial
-                    rows[ROW_JOINING_MADE, 0] = state[PARTIAL_MADE]
-                    rows[ROW_JOINING_SEAT, 0] = entries - 1
-                    last_s[LAST_JOINING, 0] = moments[PARTIAL_LAST]
-                    joining = 1
-                    partial = -1
-
-        # Those who wait, in order, until one does not fit.
-        if visible and not preempted:
-            if entries > entries_most:
-                entries = _compact(rows, entries, clock, ended_seats > 0)
-                if joining == 1:
-                    rows[ROW_JOINING_SEAT, 0] = entries - 1
-            while left > 0 and running + ended_seats < max_seqs:
-                made, kept, last = 0, 0, 0.0
-                top = state[RETURNED] - 1
-                if top >= 0:
-                    who = rows[ROW_RETURNED, top]
-                    made = rows[ROW_RETURNED_MADE, top]
-                    last = last_s[LAST_RETURNED, top]
-                    lost = max(allocated - rows[ROW_RETURNED_LOST, top], 0)
-                    kept = min(rows[ROW_RETURNED_BLOCKS, top] - lost, rows[ROW_RETURNED_FULL, top])
-                    kept = max(kept, 0)
-                elif head >= 0 and arrival_s[head] <= seen:
-                    who = head
-                else:
-                    break
-                target, hit = inputs[who] + made, cached[who] + kept * block
-                before = cached[who] // block
-                missing = target - hit
-                if missing > left and not chunked:
-                    break
-                count = min(missing, left)
-                own = _blocks(hit + count, block) - before
-                needed = _blocks(target, block) - before if whole_prompt_fits else own
-                if needed > free and not exact:
-                    free += (context + decoding * (block - 2)) // block
-                    free -= _held(context, decoding, clock, phases, block)
-                    exact = True
-                if needed > free:
-                    break
-                free -= own
-                allocated += own - kept
-                left -= count
-                running += 1
-                scheduled += count
-                pairs += count * hit + count * (count + 1) // 2
-                if window > 0:
-                    windowed_pairs += _capped_pairs(hit, count, window)
-                rows[ROW_ORDER, entries] = who
-                rows[ROW_ORDER_END, entries] = PREFILLING
-                entries += 1
-                if top >= 0:
-                    state[RETURNED] = top
-                else:
-                    head = link[who]
-                    while mortal and head >= 0 and cancelled[head] != 0:
-                        head = link[head]
-                if math.isnan(scheduled_s[who]):
-                    scheduled_s[who] = now
-                if count == missing:
-                    rows[ROW_JOINING, joining] = who
-                    rows[ROW_JOINING_MADE, joining] = made
-                    rows[ROW_JOINING_SEAT, joining] = entries - 1
-                    last_s[LAST_JOINING, joining] = last
-                    joining += 1
-                else:
-                    partial = who
-                    partial_done = count + hit
-                    state[PARTIAL_DONE], state[PARTIAL_TARGET] = partial_done, target
-                    state[PARTIAL_MADE], moments[PARTIAL_LAST] = made, last
-        state[PARTIAL], state[ORDER] = partial, entries
-
-        if scheduled > 0:
-            # One step with prefill.
-            slope_s, most, steps = 0.0, 1, 1
-            duration_s = (
-                token_s[decoding + scheduled]
-                + sample_s[decoding + joining]
-                + mixed_s
-                + kv_s * context
-                + window_kv_s * windowed
-                + prefill_s * pairs
-                + window_prefill_s * windowed_pairs
-            )
-            took_s = duration_s
-        elif decoding == 0:
-            # Blocked by what ended in the step that runs: schedule at its end.
-            seen, ended_seats, ended_blocks = now, 0, 0
-            continue
-        else:
-            # A run of decode steps, up to the first event.
-            most = (ends[0] >> WHO_BITS) - clock
-            if filling > 0:
-                most = min(most, (fills[0] >> WHO_BITS) - clock)
-            if (ended_seats > 0 and visible) or partial >= 0:
-                most = 1
-            if preempted:
-                most = 1
-            if most > 1:
-                free += need + ended_blocks
-                if (most // block + 1) * decoding > free:
-                    if not exact:
-                        free += (context + decoding * (block - 2)) // block
-                        free -= _held(context, decoding, clock, phases, block)
-                    cycles = free // decoding
-                    room = cycles * block
-                    free -= cycles * decoding
-                    while room < most and free >= phases[(1 - clock - room) % block]:
-                        free -= phases[(1 - clock - room) % block]
-                        room += 1
-                    most = max(min(most, room), 1)
-            duration_s = (
-                token_s[decoding] + sample_s[decoding] + kv_s * context + window_kv_s * windowed
-            )
-            slope_s = kv_s * decoding + window_kv_s * growing
-            steps = most
-            if most > 1:
-                if head >= 0 and not visible and decoding < max_seqs:
-                    steps = _steps_to(arrival_s[head], now, duration_s, slope_s, most)
-                    if asynchronous:
-                        steps = min(steps + 1, most)
-                if limit < math.inf:
-                    enough = _steps_to(limit, now, duration_s, slope_s, most)
-                    if until_seen and asynchronous:
-                        enough += 1
-                    steps = min(steps, enough)
-                steps = max(steps, 1)
-            took_s = _run_s(duration_s, slope_s, steps)
-
-        if steps > 1 and state[RETURNED] > 0:
-            # What the run gives out beyond its first step, counted above.
-            allocated -= need + _held(context, decoding, clock, phases, block)
-            allocated += _held(context + steps * decoding, decoding, clock + steps, phases, block)
-
-        # Time passes.
-        start_of_last = now if steps == 1 else now + _run_s(duration_s, slope_s, steps - 1)
-        now += took_s
-        seen = start_of_last if asynchronous else now
-        steps_made += steps
-        busy_s += took_s
-        if decoding > 0:
-            add_gaps(gaps, duration_s, slope_s, steps, decoding)
-            decode_time += decoding * took_s
-            kv_time += context * took_s
-            if steps > 1:
-                sum_1 = 0.5 * steps * (steps - 1)
-                sum_2 = sum_1 * (2 * steps - 1) / 3.0
-                kv_time += decoding * (duration_s * sum_1 + slope_s * sum_2)
-            context += steps * decoding
-            windowed += steps * growing
-        if ended_blocks > 0 and steps > 1:
-            # What ended is held for the first step of the run only.
-            after = context - (steps - 1) * decoding
-            top = ended_blocks - shared
-            if top + (after + decoding * (block - 2)) // block > peak:
-                peak = max(peak, top + _held(after, decoding, clock + 1, phases, block))
-            ended_blocks = 0
-        clock += steps
-        above = ended_blocks - shared
-        if partial >= 0:
-            above += _blocks(partial_done, block) - cached[partial] // block
-        for position in range(joining):
-            who = rows[ROW_JOINING, position]
-            stored = inputs[who] + rows[ROW_JOINING_MADE, position]
-            above += _blocks(stored, block) - cached[who] // block
-        if above + (context + decoding * (block - 2)) // block > peak:
-            peak = max(peak, above + _held(context, decoding, clock, phases, block))
-        ended_seats = ended_blocks = 0
-        finished_seen = finished_now if asynchronous and steps == 1 else 0
-        finished_before = finished
-
-        # Windows that fill.
-        while filling > 0 and fills[0] >> WHO_BITS == clock:
-            filling = heap_pop(fills, filling)
-            growing -= 1
-
-        # Decoding requests that end.
-        while decoding > 0 and ends[0] >> WHO_BITS == clock:
-            who = ends[0] & WHO_MASK
-            decoding = heap_pop(ends, decoding)
-            finish_s[who] = now
-            final = inputs[who] + outputs[who]
-            context -= final
-            shared_blocks = cached[who] // block
-            shared -= shared_blocks
-            phases[(final - clock) % block] -= 1
-            if window > 0:
-                windowed -= min(final, window)
-                growing -= final < window
-            if asynchronous:
-                ended_seats += 1
-                ended_blocks += _blocks(final - 1, block) - shared_blocks
-            finished += 1
-            if closed and state[UNISSUED] >= 0:
-                head = _issue(now + think_s, head, state, arrival_s, link)
-
-        # Prefills that end: their first token (or the next, after a preemption).
-        for position in range(joining):
-            who = rows[ROW_JOINING, position]
-            made = rows[ROW_JOINING_MADE, position] + 1
-            if made == 1:
-                first_s[who] = now
-            else:
-                add_gaps(gaps, now - last_s[LAST_JOINING, position], 0.0, 1, 1)
-            end = clock + outputs[who] - made
-            rows[ROW_ORDER_END, rows[ROW_JOINING_SEAT, position]] = end
-            following = inputs[who] + made
-            if end == clock:
-                finish_s[who] = now
-                finished += 1
-                if asynchronous:
-                    ended_seats += 1
-                    ended_blocks += _blocks(following - 1, block) - cached[who] // block
-                if closed and state[UNISSUED] >= 0:
-                    head = _issue(now + think_s, head, state, arrival_s, link)
-                continue
-            decoding = heap_push(ends, decoding, (end << WHO_BITS) | who)
-            context += following
-            shared += cached[who] // block
-            phases[(following - clock) % block] += 1
-            if window > 0:
-                windowed += min(following, window)
-                if following < window:
-                    growing += 1
-                    fill = clock + window - following
-                    if fill <= end:
-                        filling = heap_push(fills, filling, (fill << WHO_BITS) | who)
-
-        finished_now = finished - finished_before
-
-        if clock > REBASE_AT:
-            state[CLOCK], state[DECODING], state[FILLS] = clock, decoding, filling
-            _rebase(state, rows, block)
-            clock = state[CLOCK]
-
-    moments[NOW], moments[SEEN] = now, seen
-    moments[BUSY] += busy_s
-    moments[DECODE_TIME] += decode_time
-    moments[KV_TIME] += kv_time
-    state[HEAD], state[DECODING], state[CONTEXT], state[WINDOWED] = (
-        head,
-        decoding,
-        context,
-        windowed,
-    )
-    state[GROWING], state[SHARED], state[CLOCK] = growing, shared, clock
-    state[ENDED_SEATS], state[ENDED_BLOCKS] = ended_seats, ended_blocks
-    state[PEAK_BLOCKS], state[ALLOCATED] = peak, allocated
-    state[FINISHED], state[FINISHED_NOW], state[FINISHED_SEEN] = (
-        finished,
-        finished_now,
-        finished_seen,
-    )
-    state[FILLS] = filling
-    state[STEPS] += steps_made
-
-
-@njit(cache=True, nogil=True)
-def _issue(when_s: float, head: int, state: IntArray, arrival_s: FloatArray, link: IntArray) -> int:
-    """Let the next request of a closed loop arrive; returns the front of the queue."""
-    who = state[UNISSUED]
-    state[UNISSUED] = who + 1 if who + 1 < len(arrival_s) else -1
-    arrival_s[who] = when_s
-    link[who] = -1
-    if head < 0:
-        head = who
-    else:
-        link[state[TAIL]] = who
-    state[TAIL] = who
-    return head
-
-
-@njit(cache=True, nogil=True)
 def in_system(moment: float, pushed: int, state: IntArray, moments: FloatArray) -> int:
     """Requests inside an engine at a moment up to which (and no further) it was advanced."""
     finished = state[FINISHED]
@@ -765,51 +404,3 @@ def in_system(moment: float, pushed: int, state: IntArray, moments: FloatArray) 
     if moments[SEEN] > moment and moments[SEEN] < moments[NOW]:
         finished -= state[FINISHED_SEEN]
     return int(pushed - finished)
-
-
-@njit(cache=True, nogil=True)
-def cancel(
-    who: int,
-    settings: IntArray,
-    inputs: IntArray,
-    outputs: IntArray,
-    cached: IntArray,
-    link: IntArray,
-    cancelled: IntArray,
-    scheduled_s: FloatArray,
-    state: IntArray,
-    rows: IntArray,
-    last_s: FloatArray,
-    phases: IntArray,
-) -> bool:
-    """Take a request out of the engine, wherever it is; False where it has ended already."""
-    if math.isnan(scheduled_s[who]):
-        cancelled[who] = 1
-        head = state[HEAD]
-        while head >= 0 and cancelled[head] != 0:
-            head = link[head]
-        state[HEAD] = head
-        return True
-    for position in range(state[RETURNED]):
-        if rows[ROW_RETURNED, position] == who:
-            state[RETURNED] -= 1
-            for above in range(position, state[RETURNED]):
-                for row in range(ROW_RETURNED, ROW_JOINING):
-                    rows[row, above] = rows[row, above + 1]
-                last_s[LAST_RETURNED, above] = last_s[LAST_RETURNED, above + 1]
-            cancelled[who] = 1
-            return True
-    for position in range(state[ORDER]):
-        end = rows[ROW_ORDER_END, position]
-        if rows[ROW_ORDER, position] == who and (end == PREFILLING or end > state[CLOCK]):
-            state[ORDER] -= 1
-            for above in range(position, state[ORDER]):
-                rows[ROW_ORDER, above] = rows[ROW_ORDER, above + 1]
-                rows[ROW_ORDER_END, above] = rows[ROW_ORDER_END, above + 1]
-            if end == PREFILLING:
-                state[PARTIAL] = -1
-            else:
-                leave_decoding(who, end, settings, state, rows, phases, inputs, outputs, cached)
-            cancelled[who] = 1
-            return True
-    return False

@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 
 from advisor.errors import InputError
 from advisor.physics.step_cost import StepCost
-from advisor.serving import kernel
+from advisor.serving import kernel, layout
 from advisor.serving.arrivals import Constant, Gamma, Poisson
 from advisor.serving.engine import EngineSettings
 from advisor.serving.heaps import GAP_BINS
+from advisor.serving.layout import Costs, EngineArrays, Load
 from advisor.serving.metrics import DRIFT_GROWTH, LoadReport
 from advisor.serving.percentiles import (
     LEVELS,
@@ -27,7 +28,8 @@ from advisor.serving.percentiles import (
     histogram_percentiles,
     interval_of,
 )
-from advisor.serving.simulate import EngineArrays, Stopped, StopSignal, check, engine_arrays
+from advisor.serving.preparation import check, costs_of
+from advisor.serving.simulate import Stopped, StopSignal
 from advisor.serving.tally import BINS, DURATIONS, E2E, QUEUE, TPOT, TTFT, bin_middle, tally
 from advisor.serving.workload import Requests, Workload, cached_prefix
 
@@ -95,13 +97,25 @@ class _Stream:
         self.when, self.sizes = when, sizes
         self.drawn, self.last_arrival_s = 0, 0.0
         size = 2 * chunk
-        self.arrival_s, self.scheduled_s, self.first_s, self.finish_s = np.full((4, size), np.nan)
-        self.inputs, self.outputs, self.cached, self.preemptions = np.zeros((4, size), np.int64)
-        self.link = np.full(size, -1, dtype=np.int64)
-        self.none_cancelled = np.zeros(1, dtype=np.int64)
-        self.engines = EngineArrays(engine, 1)
+        whole = np.zeros((5, size), dtype=np.int64)
+        times = np.full((4, size), np.nan)
+        self.load = Load(
+            arrival_s=times[0],
+            inputs=whole[0],
+            outputs=whole[1],
+            cached=whole[2],
+            link=whole[3],
+            cancelled=np.zeros(1, dtype=np.int64),
+            scheduled_s=times[1],
+            first_s=times[2],
+            finish_s=times[3],
+            preemptions=whole[4],
+        )
+        self.costs: Costs | None = None
+        self.engines = EngineArrays(
+            max_num_seqs=engine.max_num_seqs, block_size=engine.block_size, replicas=1
+        )
         self.gaps = np.zeros(GAP_BINS, dtype=np.int64)
-        self.settings, self.rates = np.zeros(0, np.int64), np.zeros(0)
         self.counts = np.zeros((DURATIONS, SECTIONS, BINS), dtype=np.int64)
         self.sums_s = np.zeros((DURATIONS, SECTIONS))
         self.preempted = self.tokens = self.spans_tokens = 0
@@ -133,24 +147,23 @@ class _Stream:
         # One call a stream and chunk, so that the numbers are those of one call for all.
         arrival_s = self.last_arrival_s + self.workload.arrivals.draw(self.when, size)
         requests = self._requests(arrival_s, size, first=number == 0)
-        if number == 0:
-            self.settings, self.rates = engine_arrays(
-                self.step, self.engine, self.kv_blocks, requests
-            )
         check(self.step, self.engine, self.kv_blocks, requests)
-        self.arrival_s[slots], self.inputs[slots] = requests.arrival_s, requests.input_tokens
-        self.outputs[slots], self.cached[slots] = requests.output_tokens, requests.cached_tokens
-        for times in (self.scheduled_s, self.first_s, self.finish_s):
+        if number == 0:
+            self.costs = costs_of(self.step, self.engine, self.kv_blocks, requests)
+        load = self.load
+        load.arrival_s[slots], load.inputs[slots] = requests.arrival_s, requests.input_tokens
+        load.outputs[slots], load.cached[slots] = requests.output_tokens, requests.cached_tokens
+        for times in (load.scheduled_s, load.first_s, load.finish_s):
             times[slots] = np.nan
-        self.preemptions[slots] = 0
-        self.link[slots] = np.arange(slots.start + 1, slots.stop + 1)
-        self.link[slots.stop - 1] = -1
+        load.preemptions[slots] = 0
+        load.link[slots] = np.arange(slots.start + 1, slots.stop + 1)
+        load.link[slots.stop - 1] = -1
         state = self.engines.state[0]
-        if state[kernel.HEAD] < 0:
-            state[kernel.HEAD] = slots.start
+        if state[layout.HEAD] < 0:
+            state[layout.HEAD] = slots.start
         else:
-            self.link[state[kernel.TAIL]] = slots.start
-        state[kernel.TAIL] = slots.stop - 1
+            load.link[state[layout.TAIL]] = slots.start
+        state[layout.TAIL] = slots.stop - 1
         self.last_arrival_s = float(arrival_s[-1])
 
     def _requests(self, arrival_s: FloatArray, size: int, *, first: bool) -> Requests:
@@ -172,42 +185,38 @@ class _Stream:
         return Requests(arrival_s, inputs, outputs, cached)
 
     def _advance(self, limit_s: float) -> None:
-        engines = self.engines
-        kernel.advance(
-            limit_s, False, self.signal.flag, self.settings, self.rates, self.step.token_s,
-            self.step.sample_s, self.arrival_s, self.inputs, self.outputs, self.cached,
-            self.link, self.none_cancelled, self.scheduled_s, self.first_s, self.finish_s,
-            self.preemptions, engines.state[0], engines.moments[0], engines.rows[0],
-            engines.last_s[0], engines.phases[0], self.gaps,
-        )  # fmt: skip
+        assert self.costs is not None
+        one = self.engines.engine(0, self.gaps)
+        kernel.advance(limit_s, False, self.signal.flag, self.costs, self.load, one)
 
     def _harvest(self, number: int, warmup: int) -> bool:
         """Count a chunk's requests; False where some have not ended."""
-        slots = self._slots(number)
-        outputs = self.outputs[slots]
+        slots, load = self._slots(number), self.load
+        outputs = load.outputs[slots]
         unfinished = tally(
             number * self.chunk,
             warmup,
             self.count,
-            self.arrival_s[slots],
-            self.scheduled_s[slots],
-            self.first_s[slots],
-            self.finish_s[slots],
+            load.arrival_s[slots],
+            load.scheduled_s[slots],
+            load.first_s[slots],
+            load.finish_s[slots],
             outputs,
             self.counts,
             self.sums_s,
         )
-        self.preempted += int(self.preemptions[slots].sum())
+        self.preempted += int(load.preemptions[slots].sum())
         self.tokens += int(outputs.sum())
         self.spans_tokens += int((outputs - 1).sum())
-        self.spans_s += float(np.nansum(self.finish_s[slots] - self.first_s[slots]))
+        self.spans_s += float(np.nansum(load.finish_s[slots] - load.first_s[slots]))
         return bool(unfinished == 0)
 
     def report(self, stable: bool, request_overhead_s: float) -> LoadReport:
+        assert self.costs is not None
         state, moments = self.engines.state[0], self.engines.moments[0]
-        span = float(moments[kernel.NOW])
-        served = int(state[kernel.FINISHED])
-        shared = self.kv_blocks - int(self.settings[kernel.POOL])
+        span = float(moments[layout.NOW])
+        served = int(state[layout.FINISHED])
+        shared = self.kv_blocks - int(self.costs.settings[layout.POOL])
         offered = getattr(self.workload.arrivals, "rate_per_s", math.inf)
         return LoadReport(
             requests=int(self.counts[E2E].sum()),
@@ -222,12 +231,12 @@ class _Stream:
             ),
             e2e=self._percentiles(E2E, request_overhead_s),
             queue=self._percentiles(QUEUE),
-            busy_share=float(moments[kernel.BUSY]) / span,
-            mean_running=float(moments[kernel.DECODE_TIME]) / span,
-            kv_mean_share=float(moments[kernel.KV_TIME])
+            busy_share=float(moments[layout.BUSY]) / span,
+            mean_running=float(moments[layout.DECODE_TIME]) / span,
+            kv_mean_share=float(moments[layout.KV_TIME])
             / span
             / (self.kv_blocks * self.engine.block_size),
-            kv_peak_share=(int(state[kernel.PEAK_BLOCKS]) + shared) / self.kv_blocks,
+            kv_peak_share=(int(state[layout.PEAK_BLOCKS]) + shared) / self.kv_blocks,
             preemptions=self.preempted,
         )
 

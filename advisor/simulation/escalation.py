@@ -6,6 +6,7 @@ import numpy as np
 
 from advisor.catalog import Catalog
 from advisor.catalog.models import Precision
+from advisor.decide.answer import quality_model
 from advisor.decide.recommendation import Chosen, HostedTier, SelfHostedTier
 from advisor.errors import InputError
 from advisor.physics.parameters import parameter_count
@@ -28,7 +29,7 @@ def escalation_rate_at(chosen: Chosen, task: TaskProfile, catalog: Catalog) -> f
     """
     if chosen.threshold is None:
         raise InputError("architecture: a hybrid without a threshold; state its escalation rate")
-    model = QualityModel.from_evidence(catalog.evidence)
+    model = quality_model(catalog)
     slm, llm = (_quality(chosen.tiers[role], task, catalog, model) for role in ("slm", "llm"))
     curve = hybrid_curve(
         slm,

@@ -206,7 +206,7 @@ def deployed_tier(
             replicas=tier.replicas,
             engine_args=tier.engine.model_dump(),
         )
-    return _hosted(tier, _assumptions(task, catalog), catalog, requests)
+    return _hosted(tier, task, catalog, requests)
 
 
 def with_shots(requests: Requests, task: TaskProfile, shots: int) -> Requests:
@@ -223,13 +223,16 @@ def with_shots(requests: Requests, task: TaskProfile, shots: int) -> Requests:
 
 
 def _hosted(
-    tier: HostedTier, assumptions: Assumptions, catalog: Catalog, requests: Requests
+    tier: HostedTier, task: TaskProfile, catalog: Catalog, requests: Requests
 ) -> DeployedTier:
     """A hosted API: lognormal times to first token and per token, all of them assumed."""
-    wanted = tier.hosted
+    wanted, assumptions = tier.hosted, _assumptions(task, catalog)
     known = [m for m in catalog.hosted if (m.provider, m.id) == (wanted.provider, wanted.model)]
     if not known:
         raise InputError(f"hosted model {wanted.provider}/{wanted.model} is not in the catalogue")
+    # A limit is the account's: it binds where the user states it, else one that fits is assumed.
+    name = "hosted_rate_limit_per_s"
+    stated = assumptions.hosted_rate_limit_per_s.value if name in task.assumptions else None
     small = known[0].role == "slm"
     first = assumptions.hosted_ttft_small_s if small else assumptions.hosted_ttft_large_s
     token = (
@@ -246,7 +249,7 @@ def _hosted(
             ttft_p95_s=first.value * spread + prompt_s,
             token_median_s=token.value,
             token_p95_s=token.value * math.sqrt(spread),
-            rate_limit_per_s=assumptions.hosted_rate_limit_per_s.value or None,
+            rate_limit_per_s=stated,
             error_rate=assumptions.hosted_error_rate.value,
         ),
         load=requests,
@@ -256,6 +259,7 @@ def _hosted(
         calibration="assumed",
         basis="assumed: latency of hosted APIs, until a trial measures it",
         log_sd=max(_log_width(first), _log_width(token)),
+        notes=() if stated else ("the account's rate limit is assumed to admit the load",),
     )
 
 

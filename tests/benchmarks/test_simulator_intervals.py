@@ -56,8 +56,7 @@ def test_intervals_cover_as_often_as_they_say(
     shares = {key: count / RUNS for key, count in covered.items()}
     with capsys.disabled():
         listed = ", ".join(f"{what} {name} {share:.3f}" for (what, name), share in shares.items())
-        print(
-            f"\ncoverage at {utilization:.0%} load: {listed}; mean {np.mean(list(shares.values())):.3f}"
-        )
+        mean = np.mean(list(shares.values()))
+        print(f"\ncoverage at {utilization:.0%} load: {listed}; mean {mean:.3f}")
     assert 0.93 <= np.mean(list(shares.values())) <= 0.97
     assert all(0.91 <= share <= 0.99 for share in shares.values())

@@ -7,6 +7,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import pytest
@@ -61,9 +62,8 @@ def test_requests_per_second_of_one_deployment(
     requests = load.at_rate(0.6 * limit).draw(count=COUNT, seed=1)
     for scheduling in (False, True):
         engine = ENGINE.model_copy(update={"async_scheduling": scheduling})
-        wall_s = best_of(
-            5, lambda: simulate_engine(STEP, engine, kv_blocks=KV_BLOCKS, requests=requests)
-        )
+        serve = partial(simulate_engine, STEP, engine, kv_blocks=KV_BLOCKS, requests=requests)
+        wall_s = best_of(5, serve)
         rate = COUNT / wall_s
         with capsys.disabled():
             kind = "asynchronous" if scheduling else "synchronous"
@@ -96,11 +96,8 @@ def test_cost_of_a_request_against_the_batch(capsys: pytest.CaptureFixture[str])
         requests = Workload(Poisson(batch / 2.56), Fixed(256), Lognormal(256, 700)).draw(
             count=COUNT, seed=1
         )
-        wall_s = best_of(
-            5, lambda requests=requests: simulate_engine(  # type: ignore[misc]
-                step, ENGINE, kv_blocks=KV_BLOCKS, requests=requests
-            )
-        )  # fmt: skip
+        serve = partial(simulate_engine, step, ENGINE, kv_blocks=KV_BLOCKS, requests=requests)
+        wall_s = best_of(5, serve)
         costs[batch] = 1e9 * wall_s / COUNT
     with capsys.disabled():
         listed = ", ".join(f"{batch}: {cost:.0f} ns" for batch, cost in costs.items())

@@ -74,14 +74,15 @@ def test_one_slot_and_single_tokens_are_m_d_1(
     assert told.queue.mean == pytest.approx(theory, rel=0.01)
 
 
-@pytest.mark.parametrize(("seats", "load"), [(1, 0.6), (4, 0.8), (16, 0.85), (64, 0.9)])
+@pytest.mark.parametrize(("seats", "load"), [(1, 0.6), (4, 0.7), (8, 0.7)])
 def test_slots_with_geometric_lengths_are_m_m_k(
     seats: int, load: float, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Mean wait C(k, a)/(k·µ − λ) (Erlang C), within 1 %.
 
     Lengths of 4,000 steps on average make a step, up to which arrivals wait, short beside the
-    service; half a step is taken off all the same.
+    service; half a step is taken off all the same. 12 million requests tell the mean wait of these
+    systems within 0.2–0.5 % (one standard deviation).
     """
     mean_steps, service_s = 4000, 1.0
     step_s = service_s / mean_steps

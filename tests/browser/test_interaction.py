@@ -19,7 +19,7 @@ def slider(visit: Visit, label: str) -> Locator:
 
 
 def sentence(visit: Visit) -> str:
-    return visit.page.get_by_role("heading", level=4).first.inner_text()
+    return visit.page.get_by_role("heading", level=2).first.inner_text()
 
 
 def test_the_answer_follows_a_slider(visit: Visit) -> None:
@@ -28,7 +28,7 @@ def test_the_answer_follows_a_slider(visit: Visit) -> None:
     volume = slider(visit, "Requests a day")
     for _ in range(3):
         volume.press("ArrowRight")
-    expect(visit.page.get_by_role("heading", level=4).first).not_to_have_text(
+    expect(visit.page.get_by_role("heading", level=2).first).not_to_have_text(
         before, timeout=60_000
     )
     visit.settle()

@@ -56,7 +56,7 @@ def test_every_screen_is_sound(visit: Visit, request: pytest.FixtureRequest) -> 
             expect(visit.page.get_by_test_id("stException"), where).to_have_count(0)
             visit.shoot(f"{name}-{screen}-{tab}".strip("-").replace(" ", "-").lower())
             problems += unreadable(visit, where)
-    assert problems == []
+    assert not problems, "\n".join(problems)
     assert visit.errors == []
     assert visit.outside == []
 

@@ -25,14 +25,14 @@ def row(study: str, dataset: str, model: str) -> EvidenceRow:
 
 def test_all_rows_are_there_by_the_group_they_were_collected_in() -> None:
     assert Counter(row.original_task for row in ROWS) == {
-        "intent_classification": 43,
+        "intent_classification": 48,
         "json_extraction": 39,
         "sql": 38,
         "open_ended": 29,
         "summarization": 15,
         "quantization": 11,
     }
-    assert len({row.id for row in ROWS}) == 175
+    assert len({row.id for row in ROWS}) == 180
 
 
 @pytest.mark.parametrize(
@@ -87,6 +87,8 @@ def test_what_is_no_single_generative_model_is_marked() -> None:
     subjects = {one.model: one.subject for one in ROWS if one.subject != "decoder"}
     assert subjects == {
         "RoBERTa-base + classifier": "encoder",
+        "BERT-base + classifier": "encoder",
+        "USE + ConveRT": "encoder",
         "CPFT (RoBERTa)": "encoder",
         "GLiNER-L": "encoder",
         "FrugalGPT cascade": "system",

@@ -31,14 +31,14 @@ def comparison(answer: Recommendation) -> None:
         }
     if not columns:
         return
-    st.subheader("Best of each architecture")
+    st.header("Best of each architecture")
     others = columns.values()
-    rows = {"": [f"**{plain(one.chosen.title)}**" for one in others]}
+    rows = {"What": [f"**{plain(one.chosen.title)}**" for one in others]}
     for name, title, show in FIGURES:
         rows[title] = [_figure(getattr(one.projection, name), show) for one in others]
     rows["All requirements hold"] = [f"{percent(one.probability, 0)} likely" for one in others]
     rows["Median misses"] = [plain("; ".join(one.misses)) or "nothing" for one in others]
-    st.table(pd.DataFrame(rows, index=list(columns)).T)
+    st.table(pd.DataFrame(rows, index=list(columns)).T.rename_axis("Figure"))
 
 
 def _figure(figure: Projected | None, show: Callable[[float], str]) -> str:
@@ -54,7 +54,7 @@ def trade_off(answer: Recommendation) -> None:
     shown = {one.chosen.title: one for one in (*answer.pareto, *answer.alternatives)}
     if len(shown) < 2:
         return
-    st.subheader("Cost against quality")
+    st.header("Cost against quality")
     chosen = answer.chosen.title if answer.chosen else None
     event = st.altair_chart(
         charts.pareto([_point(one, chosen) for one in shown.values()]),
@@ -105,7 +105,7 @@ def rejected(answer: Recommendation) -> None:
     """What was left out, by which constraint, and what would admit it."""
     if not answer.rejected:
         return
-    st.subheader("Why others fell")
+    st.header("Why others fell")
     rows = pd.DataFrame(
         {
             "What": plain(one.what),

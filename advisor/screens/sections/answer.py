@@ -9,6 +9,7 @@ import streamlit as st
 
 from advisor.decide.recommendation import (
     Architecture,
+    Condition,
     Projected,
     Projection,
     Recommendation,
@@ -36,6 +37,9 @@ ARCHITECTURES: dict[Architecture, str] = {
     "hybrid": "Hybrid: small model first, escalation to the large one",
 }
 
+SURE, EVEN = 0.95, 0.5
+"""Probabilities from which a condition is shown as sure, and as more likely than not."""
+
 
 def draw(answer: Recommendation, task: TaskProfile) -> None:
     """Status and sentence, then the figures."""
@@ -45,7 +49,7 @@ def draw(answer: Recommendation, task: TaskProfile) -> None:
             st.badge(title, color=colour, help=meaning)
             if answer.architecture:
                 st.badge(ARCHITECTURES[answer.architecture], color="blue")
-        st.markdown(f"#### {plain(answer.summary)}")
+        st.markdown(f"## {plain(answer.summary)}")
         for warning in answer.warnings:
             st.markdown(f":orange[:material/warning: {plain(warning)}]")
     if answer.projection is not None:
@@ -94,25 +98,26 @@ def conditions(answer: Recommendation) -> None:
     """What must hold, how likely it is, and what would settle it."""
     if not answer.conditions:
         return
-    st.subheader("Conditions")
-    st.table(
-        pd.DataFrame(
-            {
-                "Requirement": plain(one.requirement),
-                "Probability": percent(one.probability, 0),
-                "Rests on": plain(one.basis),
-                "Settled by": plain(one.settle_by),
-            }
-            for one in answer.conditions
-        ).set_index("Requirement")
-    )
+    st.header("Conditions")
+    for one in answer.conditions:
+        with st.container(border=True):
+            what, chance, basis, settled = st.columns([2, 1, 3, 3])
+            what.markdown(f"**{plain(one.requirement)}**")
+            with chance:
+                st.badge(f"{percent(one.probability, 0)} likely", color=_confidence(one))
+            basis.markdown(f":small[Rests on]  \n{plain(one.basis)}")
+            settled.markdown(f":small[Settled by]  \n{plain(one.settle_by)}")
+
+
+def _confidence(one: Condition) -> Colour:
+    return "green" if one.probability >= SURE else "orange" if one.probability >= EVEN else "red"
 
 
 def next_measurement(answer: Recommendation) -> None:
     """The one measurement to make first."""
     if answer.next_measurement is None:
         return
-    st.subheader("Measure next")
+    st.header("Measure next")
     with st.container(border=True):
         st.markdown(f"**{plain(answer.next_measurement.what)}**")
         st.caption(plain(answer.next_measurement.reduces))

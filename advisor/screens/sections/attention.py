@@ -19,7 +19,7 @@ def draw(deployment: Deployment) -> None:
     tokens = token_slider("Prompt tokens", "explore.attention.tokens", 2048, most=most)
     once, twice = request_flops(model, tokens, 1), request_flops(model, 2 * tokens, 1)
     full, sliding = full_and_sliding_layers(model)
-    with st.grid(4):
+    with st.grid(4, min_column_width=150):
         st.metric("Attention", operations(once.attention), border=True)
         st.metric("Share of the prefill", percent(once.attention / once.total), border=True)
         st.metric(
@@ -40,46 +40,47 @@ def draw(deployment: Deployment) -> None:
     for length in lengths:
         flops = request_flops(model, length, 1)
         rows += [
-            {"tokens": length, "part": parts[0], "TFLOP": (flops.linears + flops.head) / 1e12},
-            {"tokens": length, "part": parts[1], "TFLOP": flops.attention / 1e12},
+            {"tokens": length, "part": parts[0], "FLOP": (flops.linears + flops.head)},
+            {"tokens": length, "part": parts[1], "FLOP": flops.attention},
         ]
     left, right = st.columns(2)
     with left:
-        st.subheader("Operations of a prefill")
+        st.header("Operations of a prefill")
         st.altair_chart(
             charts.lines(
                 rows,
                 x="tokens",
-                y="TFLOP",
+                y="FLOP",
                 series="part",
                 order=parts,
                 x_title="Prompt tokens",
-                y_title="TFLOP",
+                y_title="FLOP",
                 x_log=True,
                 y_log=True,
-                y_format=",.3~g",
+                y_format="~s",
             ),
             alt="Operations of a prefill by prompt length: linears grow in proportion, attention "
             "with the square.",
         )
     with right:
-        st.subheader("Operations of one decoded token")
+        st.header("Operations of one decoded token")
         st.altair_chart(
             charts.lines(
                 [
                     {
                         "context": length,
-                        "GFLOP": attention_flops(model, 1, length) / 1e9,
+                        "FLOP": attention_flops(model, 1, length),
                         "part": "Attention",
                     }
                     for length in lengths
                 ],
                 x="context",
-                y="GFLOP",
+                y="FLOP",
                 series="part",
                 order=["Attention"],
                 x_title="Context tokens",
-                y_title="GFLOP a token",
+                y_title="FLOP a token",
+                y_format="~s",
             ),
             alt="Attention operations of one decoded token by context length: a straight line.",
         )

@@ -31,7 +31,7 @@ def draw(deployment: Deployment) -> None:
         answer = token_slider("Output tokens", "explore.flops.output", 128)
     flops = request_flops(model, prompt, answer)
     parameters = parameter_count(model)
-    with st.grid(4):
+    with st.grid(4, min_column_width=150):
         st.metric("Counted", operations(flops.total), border=True)
         st.metric("Rule of thumb 2·P·T", operations(flops.rule_of_thumb), border=True)
         st.metric("Rule is off by", f"{flops.difference:+.1%}".replace("%", " %"), border=True)
@@ -61,7 +61,7 @@ def draw(deployment: Deployment) -> None:
         alt=f"Operations of one request by part: {operations(flops.total)} counted, "
         f"{operations(flops.rule_of_thumb)} by the rule of thumb.",
     )
-    st.subheader("Where the rule of thumb fails")
+    st.header("Where the rule of thumb fails")
     st.altair_chart(
         charts.lines(
             [

@@ -12,7 +12,7 @@ from advisor.errors import InputError
 from advisor.screens import scenario
 from advisor.screens.formatting import count, milliseconds, percent, plain
 from advisor.screens.sections import examples
-from advisor.screens.sections.task_form import named
+from advisor.screens.sections.task_fields import named
 from advisor.task import DataResidency, TaskProfile
 
 LATENCIES_MS = (20, 30, 40, 60, 80, 100, 150, 200, 300, 500, 800, 1000, 1500, 2000, 3000, 5000,

@@ -26,7 +26,7 @@ def draw(deployment: Deployment) -> None:
         most=min(LENGTHS[-1], model.context_window),
     )
     plan = plan_memory(deployment, context_tokens=context)
-    with st.grid(4):
+    with st.grid(4, min_column_width=150):
         st.metric(
             "Per token",
             size(kv_bytes_per_token(model, deployment.kv_dtype, t)),
@@ -49,7 +49,7 @@ def draw(deployment: Deployment) -> None:
     left, right = st.columns([3, 2])
     names = [f"{dtype}, TP {parallel}" for dtype in FORMATS for parallel in (1, 8)]
     with left:
-        st.subheader("Growth with context")
+        st.header("Growth with context, on each accelerator")
         st.altair_chart(
             charts.lines(
                 [
@@ -68,13 +68,13 @@ def draw(deployment: Deployment) -> None:
                 series="format",
                 order=names,
                 x_title="Context tokens",
-                y_title="GB of one request on each accelerator",
+                y_title="GB a request",
             ),
             alt="KV cache of one request by context length, for two number formats, on one and on "
             "eight accelerators.",
         )
     with right:
-        st.subheader("Format and layout")
+        st.header("Format and layout")
         st.dataframe(
             pd.DataFrame(
                 {

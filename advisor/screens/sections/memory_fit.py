@@ -45,7 +45,7 @@ def draw(deployment: Deployment) -> None:
     st.altair_chart(_bar(deployment, plan), alt=_in_words(plan))
     lengths = [length for length in LENGTHS if length <= deployment.model.context_window]
     if plan.fits:
-        st.subheader("Requests at once")
+        st.header("Requests at once")
         st.altair_chart(
             charts.lines(
                 [
@@ -114,7 +114,6 @@ def _bar(deployment: Deployment, plan: MemoryPlan) -> alt.LayerChart:
         bars=[name],
         title="GB on each accelerator",
         unit_format=",.0f",
-        height=150,
     )
     limits = pd.DataFrame(
         {
@@ -124,7 +123,7 @@ def _bar(deployment: Deployment, plan: MemoryPlan) -> alt.LayerChart:
     )
     rules = (
         alt.Chart(limits)
-        .mark_rule(strokeDash=[4, 3], strokeWidth=2)
+        .mark_rule(strokeDash=[4, 3], strokeWidth=2, color=charts.ink())
         .encode(x="GB:Q", tooltip=["limit:N", alt.Tooltip("GB:Q", format=",.1f")])
     )
     return charts.layered(bars, rules)

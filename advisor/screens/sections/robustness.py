@@ -14,7 +14,7 @@ def sensitivities(answer: Recommendation) -> None:
     """Cost a month as inputs change one by one, and where the choice changes with them."""
     if not answer.sensitivities:
         return
-    st.subheader("What the answer is sensitive to")
+    st.header("What the answer is sensitive to")
     base = answer.projection.cost_usd_per_month.value if answer.projection else None
     priced = [one for one in answer.sensitivities if one.cost_usd_per_month is not None]
     if base is not None and priced:

@@ -48,7 +48,7 @@ def draw(deployment: Deployment) -> None:
     prefill = prefill_s(deployment, calibration.coefficients, prompt_tokens=context)
     low, high = _interval(step, calibration.log_sd)
     first_low, first_high = _interval(prefill, calibration.log_sd_prefill)
-    with st.grid(4):
+    with st.grid(4, min_column_width=150):
         st.metric(
             "Decode step (TPOT)",
             seconds(step),
@@ -90,14 +90,14 @@ def draw(deployment: Deployment) -> None:
     _parts(deployment, calibration, batch, context)
     left, right = st.columns(2)
     with left:
-        st.subheader("By batch")
+        st.header("By batch")
         _sweep(
             [_point(deployment, calibration, n, context) | {"x": n} for n in BATCHES],
             "Batch, sequences",
             f"Decode step by batch at {count(context)} tokens of context",
         )
     with right:
-        st.subheader("By context")
+        st.header("By context")
         lengths = [n for n in LENGTHS if n <= deployment.model.context_window]
         _sweep(
             [_point(deployment, calibration, batch, n) | {"x": n} for n in lengths],
@@ -107,7 +107,7 @@ def draw(deployment: Deployment) -> None:
 
 
 def _parts(deployment: Deployment, calibration: Calibration, batch: int, context: int) -> None:
-    st.subheader("What a step is made of")
+    st.header("What a step is made of")
     steps = {
         f"Decode, {count(batch)} sequences": breakdown(
             deployment, calibration.coefficients, batch=batch, context_tokens=context
@@ -138,6 +138,7 @@ def _parts(deployment: Deployment, calibration: Calibration, batch: int, context
             bars=list(steps),
             title="Share of the step, %",
             unit_format=".0f",
+            most=100,
         ),
         alt="; ".join(
             f"{name}: {milliseconds(1000 * float(terms.total))}" for name, terms in steps.items()

@@ -18,8 +18,12 @@ from advisor.catalog.locations import DATA_ROOT
 from advisor.physics.parameters import parameter_count
 from advisor.screens import charts
 from advisor.screens.formatting import significant
+from advisor.screens.sections.task_fields import named
 
 Z_90 = 1.645
+
+ROW_HEIGHT, MOST_HEIGHT = 36, 560
+"""Pixels of one row, and of a table before it scrolls."""
 
 number = st.column_config.NumberColumn
 text = st.column_config.TextColumn
@@ -181,7 +185,7 @@ def quality() -> None:
         default=next(iter(kinds)),
         required=True,
         key="evidence.task_type",
-        format_func=lambda name: f"{str(name).capitalize()} ({kinds[name]})",
+        format_func=lambda name: f"{named(str(name))} ({kinds[name]})",
     )
     chosen = [row for row in rows if row.task_type == kind]
     points = [
@@ -189,7 +193,7 @@ def quality() -> None:
             "params": row.params_b,
             "score": 100 * row.score,
             "model": row.model,
-            "adaptation": row.adaptation.replace("_", " "),
+            "adaptation": named(row.adaptation),
             "dataset": row.dataset,
             "metric": row.metric,
             "source": row.source,
@@ -211,7 +215,7 @@ def quality() -> None:
             {
                 "Model": row.model,
                 "Parameters, billions": row.params_b,
-                "Adaptation": row.adaptation.replace("_", " "),
+                "Adaptation": named(row.adaptation),
                 "Quantisation": row.quantization,
                 "Data set": row.dataset,
                 "Metric": row.metric,
@@ -264,7 +268,7 @@ def calibration() -> None:
             "Basis": text(width="large"),
         },
     )
-    st.subheader("Coefficients")
+    st.header("Coefficients")
     name = st.selectbox("Accelerator", list(chips), index=list(chips).index("H100-SXM"))
     st.caption(f"{found[name].label.capitalize()}: {found[name].basis}.")
     values = found[name].coefficients.model_dump()
@@ -322,4 +326,11 @@ def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def _table(rows: list[dict[str, Any]], description: str, columns: dict[str, Any]) -> None:
     """A table that can be sorted, searched and downloaded."""
     frame = pd.DataFrame(rows).dropna(axis="columns", how="all")
-    st.dataframe(frame, hide_index=True, column_config=columns, alt=description)
+    st.dataframe(
+        frame,
+        hide_index=True,
+        column_config=columns,
+        height=min(MOST_HEIGHT, ROW_HEIGHT * (len(frame) + 1) + 2),
+        placeholder="–",
+        alt=description,
+    )

@@ -34,8 +34,18 @@ NAMES: Mapping[str, str] = {
     "vpc": "VPC",
     "on_prem": "On premises",
     "lora": "LoRA",
+    "full_ft": "Full fine-tuning",
+    "zero_shot": "Zero-shot",
+    "few_shot": "Few-shot",
     "any": "Any, hosted APIs included",
 }
+
+
+def named(option: str) -> str:
+    """A value of the profile as people write it."""
+    if option in NAMES or "/" in option or not option.islower():
+        return NAMES.get(option, option)
+    return option.replace("_", " ").capitalize()
 
 
 @dataclass(frozen=True)
@@ -48,6 +58,8 @@ class Field:
     kind: Kind
     help: str
     options: Callable[[], Iterable[str]] = tuple
+    empty: str = ""
+    """What the control shows while it holds nothing."""
     accepts: str = ""
     """What is accepted, where the profile's own message speaks of another unit."""
 
@@ -144,6 +156,7 @@ SECTIONS: tuple[Section, ...] = (
                 "percent",
                 _doc(QualityTarget, "pass_at"),
                 accepts="0 to 100 %",
+                empty="only for graded metrics",
             ),
         ),
     ),
@@ -155,19 +168,22 @@ SECTIONS: tuple[Section, ...] = (
                 "latency.ttft_p95_ms",
                 "TTFT, ms",
                 "number",
-                _doc(LatencyTarget, "ttft_p95_ms") + " Empty: no bound.",
+                _doc(LatencyTarget, "ttft_p95_ms"),
+                empty="no bound",
             ),
             Field(
                 "latency.e2e_p95_ms",
                 "E2E, ms",
                 "number",
-                _doc(LatencyTarget, "e2e_p95_ms") + " Empty: no bound.",
+                _doc(LatencyTarget, "e2e_p95_ms"),
+                empty="no bound",
             ),
             Field(
                 "latency.tpot_p95_ms",
                 "TPOT, ms",
                 "number",
-                _doc(LatencyTarget, "tpot_p95_ms") + " Empty: no bound.",
+                _doc(LatencyTarget, "tpot_p95_ms"),
+                empty="no bound",
             ),
         ),
     ),
@@ -181,7 +197,13 @@ SECTIONS: tuple[Section, ...] = (
                 "number",
                 "Mean over the days of a month.",
             ),
-            Field("traffic.peak_to_mean", "Peak to mean", "number", _doc(Traffic, "peak_to_mean")),
+            Field(
+                "traffic.peak_to_mean",
+                "Peak to mean",
+                "number",
+                _doc(Traffic, "peak_to_mean"),
+                empty="1, or by the hour",
+            ),
             Field("traffic.burstiness", "Burstiness", "number", _doc(Traffic, "burstiness")),
             Field(
                 "traffic.input_tokens.mean",
@@ -193,7 +215,8 @@ SECTIONS: tuple[Section, ...] = (
                 "traffic.input_tokens.p95",
                 "Input tokens, p95",
                 "number",
-                "Count that 5 % of the requests exceed. Empty: all the same.",
+                "Count that 5 % of the requests exceed.",
+                empty="all the same",
             ),
             Field(
                 "traffic.shared_prefix_tokens",
@@ -211,7 +234,8 @@ SECTIONS: tuple[Section, ...] = (
                 "traffic.output_tokens.p95",
                 "Output tokens, p95",
                 "number",
-                "Count that 5 % of the answers exceed. Empty: all the same.",
+                "Count that 5 % of the answers exceed.",
+                empty="all the same",
             ),
             Field(
                 "traffic.repeat_share",
@@ -244,9 +268,14 @@ SECTIONS: tuple[Section, ...] = (
                 "Budget, USD a month",
                 "number",
                 "Empty: no bound.",
+                empty="no bound",
             ),
             Field(
-                "constraints.max_accelerators", "Accelerators at most", "whole", "Empty: no bound."
+                "constraints.max_accelerators",
+                "Accelerators at most",
+                "whole",
+                "Empty: no bound.",
+                empty="no bound",
             ),
             Field(
                 "constraints.accelerators",
@@ -254,17 +283,31 @@ SECTIONS: tuple[Section, ...] = (
                 "many",
                 "Empty: all that have a price.",
                 _accelerators,
+                empty="All",
             ),
             Field(
-                "constraints.clouds", "Providers", "many", _doc(Constraints, "clouds"), _providers
+                "constraints.clouds",
+                "Providers",
+                "many",
+                _doc(Constraints, "clouds"),
+                _providers,
+                empty="All but marketplaces",
             ),
-            Field("constraints.models", "Models", "many", "Empty: the whole catalogue.", _models),
+            Field(
+                "constraints.models",
+                "Models",
+                "many",
+                "Empty: the whole catalogue.",
+                _models,
+                empty="All",
+            ),
             Field(
                 "constraints.adaptations",
                 "Adaptations",
                 "many",
                 _doc(Constraints, "adaptations"),
                 lambda: get_args(Adaptation),
+                empty="All but full fine-tuning",
             ),
             Field(
                 "constraints.max_escalation_rate",

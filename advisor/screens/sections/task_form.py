@@ -11,7 +11,7 @@ import streamlit as st
 from pydantic import ValidationError
 
 from advisor.screens.formatting import plain
-from advisor.screens.sections.task_fields import NAMES, SECTIONS, Field
+from advisor.screens.sections.task_fields import SECTIONS, Field, named
 from advisor.task import TaskProfile
 
 Draft = dict[str, Any]
@@ -49,7 +49,7 @@ def draw(draft: Draft, problems: Mapping[str, str], *, revision: int) -> Draft:
     result = copy.deepcopy(draft)
     for section in SECTIONS:
         with st.container(border=True):
-            st.subheader(section.title)
+            st.header(section.title)
             _say(problems.get(section.key))
             for start in range(0, len(section.fields), COLUMNS):
                 row = section.fields[start : start + COLUMNS]
@@ -73,14 +73,29 @@ def _control(field: Field, value: Any, key: str) -> Any:
             return st.text_area(field.label, value or "", key=key, help=field.help, height=100)
         case "number":
             start = None if value is None else float(value)
-            return st.number_input(field.label, value=start, key=key, help=field.help, format="%g")
+            return st.number_input(
+                field.label,
+                value=start,
+                key=key,
+                help=field.help,
+                format="%g",
+                placeholder=field.empty,
+            )
         case "whole":
             whole = None if value is None else int(value)
-            return st.number_input(field.label, value=whole, step=1, key=key, help=field.help)
+            return st.number_input(
+                field.label, value=whole, step=1, key=key, help=field.help, placeholder=field.empty
+            )
         case "percent":
             shown = None if value is None else round(100 * float(value), 8)
             percent = st.number_input(
-                field.label, value=shown, key=key, help=field.help, format="%g", step=1.0
+                field.label,
+                value=shown,
+                key=key,
+                help=field.help,
+                format="%g",
+                step=1.0,
+                placeholder=field.empty,
             )
             return None if percent is None else round(percent / 100, 10)
         case "choice":
@@ -96,7 +111,13 @@ def _control(field: Field, value: Any, key: str) -> Any:
         case "many":
             options = list(dict.fromkeys((*field.options(), *(value or ()))))
             many = st.multiselect(
-                field.label, options, default=value, key=key, format_func=named, help=field.help
+                field.label,
+                options,
+                default=value,
+                key=key,
+                format_func=named,
+                help=field.help,
+                placeholder=field.empty,
             )
             return many or None
         case "lines" | "json" | "prices":
@@ -104,13 +125,6 @@ def _control(field: Field, value: Any, key: str) -> Any:
                 field.label, _written(field, value), key=key, help=field.help, height=100
             )
             return _read(field, text.strip())
-
-
-def named(option: str) -> str:
-    """A value of the profile as people write it."""
-    if option in NAMES or "/" in option or not option.islower():
-        return NAMES.get(option, option)
-    return option.replace("_", " ").capitalize()
 
 
 def _written(field: Field, value: Any) -> str:

@@ -176,6 +176,16 @@ def test_a_hosted_model_alone_streams_its_answer() -> None:
     assert (tier.calibration, tier.accelerator, tier.replicas) == ("assumed", None, None)
     assert (found.ttft_ms.p95 or 0) < (found.e2e_ms.p95 or 0)
     assert found.intervals_ms["e2e_ms"]["p95"].low < (found.e2e_ms.p95 or 0)
+    assert found.sustainable_rate_per_s is None
+
+
+def test_a_stated_rate_limit_of_a_hosted_model_binds() -> None:
+    limited = INTENT.with_values({"assumptions.hosted_rate_limit_per_s": 100})
+    found = simulate(limited, architecture=architecture(llm=hosted()), requests=3000)
+
+    assert found.offered_rate_per_s > 200
+    assert found.sustainable_rate_per_s == pytest.approx(100)
+    assert not found.stable
 
 
 @settings(deadline=None, max_examples=30)
