@@ -116,7 +116,7 @@ def test_calibrate_score_compares_predictions_with_measurements(
 
 
 def test_calibrate_fit_writes_what_predict_reads(tmp_path: Path, capsys: Capture) -> None:
-    rows = measured(tmp_path / "rows.csv", every=150, count=12)
+    rows = measured(tmp_path / "rows.csv", every=250, count=6)
     fits, output = tmp_path / "fits.json", tmp_path / "out.csv"
 
     assert main(["calibrate", "fit", str(rows), "--without-public", "--output", str(fits)]) == 0

@@ -24,7 +24,7 @@ FloatArray = NDArray[np.float64]
 QUANTILES: FloatArray = (np.arange(160) + 0.5) / 160
 """Probabilities at which distributions are kept; each stands for 1/160 of the requests."""
 
-FRACTIONS = (0.02, 0.15, 0.3, 0.45, 0.6, 0.72, 0.82, 0.9, 0.96)
+FRACTIONS = (0.02, 0.2, 0.4, 0.55, 0.7, 0.82, 0.9, 0.96)
 """Rates simulated, as fractions of the saturation rate."""
 
 WARMUP = 0.1

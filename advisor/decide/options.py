@@ -22,7 +22,7 @@ from advisor.serving.engine import EngineSettings, vllm_defaults
 from advisor.serving.workload import Requests, workload_of
 from advisor.task import HOURS_PER_MONTH, TaskProfile
 
-DRAWN_REQUESTS = 1500
+DRAWN_REQUESTS = 1200
 """Requests of one simulation in the search; what is chosen is simulated with more."""
 
 SEED = 20261122

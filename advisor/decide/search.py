@@ -7,8 +7,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
-
 from advisor.catalog import Assumptions, Catalog, HostedModel
 from advisor.decide.assessment import METRICS, Assessment
 from advisor.decide.candidates import (
@@ -20,44 +18,35 @@ from advisor.decide.candidates import (
 )
 from advisor.decide.choices import TierList
 from advisor.decide.curves import TierCurve, hosted_curve, simulated_curve
+from advisor.decide.escalation import EscalationPlans
 from advisor.decide.options import Misfit, SelfHostedOption, shape_key
 from advisor.decide.recommendation import Architecture, Role
 from advisor.decide.sizing import Mixture, Sizing, hybrid_replicas, replicas_for
-from advisor.quality.escalation import (
-    ConfidencePrior,
-    HybridProjection,
-    hybrid_curve,
-    projection_at,
-)
+from advisor.quality.escalation import ConfidencePrior, HybridProjection
 from advisor.quality.estimate import QualityEstimate
 from advisor.quality.prior import QualityModel
 from advisor.task import TaskProfile
 
-CURVES_PER_ARCHITECTURE = 28
+CURVES_PER_ARCHITECTURE = 20
 """Deployments simulated for one architecture at the most."""
 
 FRONT = 7
 """Choices kept for hybrids in each order: by cost and by speed, each better than the one before."""
 
-PAIRS = 36
+VARIETY = 6
+"""Deployments simulated for the Pareto front even where a better one is known already."""
+
+PAIRS = 30
 """Pairs of small and large model that are sized."""
 
 SLACK = 0.6
 """The search ends where the rough cost times this exceeds the best found: ranks are rough."""
-
-LEAST_ESCALATION = 0.02
-"""A hybrid hands up at least this share: a gate that never fires makes no hybrid."""
 
 NEAR = 0.01
 """Where nothing reaches the quality asked for, what comes this close to the best is sized."""
 
 MISSES_SIZED = 6
 """Pairs too slow even without load that are sized all the same, to show by how much they miss."""
-
-PROVABLE_MARGIN = 0.2
-"""Share of the allowed error left unused, so that labels can prove the rest: 96 % for 95 %."""
-
-ESCALATION_RATES = np.concatenate([np.arange(0, 0.3, 0.01), np.linspace(0.3, 1, 15)])
 
 _CURVES: dict[tuple[object, ...], TierCurve] = {}
 """Curves simulated in this process: they depend on deployment and lengths, not on rates, bounds or
@@ -89,7 +78,7 @@ class Search:
     assumptions: Assumptions = field(init=False)
     tiers: TierList = field(init=False)
     assessment: Assessment = field(init=False)
-    _plans: dict[tuple[int, int], list[HybridProjection]] = field(default_factory=dict)
+    escalation: EscalationPlans = field(init=False)
 
     def __post_init__(self) -> None:
         self.assumptions = self.catalog.assumptions.with_values(self.task.assumptions)
@@ -103,6 +92,7 @@ class Search:
             validation_s=self.assumptions.validation_s.value,
         )
         self.assessment = Assessment(self.task, self.assumptions, sizing)
+        self.escalation = EscalationPlans(self.task, self.confidence)
 
     @property
     def misfits(self) -> list[Misfit]:
@@ -170,7 +160,7 @@ class Search:
         if not good:
             best = max((choice.quality.median for choice in choices), default=0.0)
             good = [choice for choice in choices if choice.quality.median >= best - NEAR]
-        good.sort(key=self._rough_month)
+        good.sort(key=lambda choice: (self._rough_month(choice), -choice.quality.median))
         found: list[Candidate] = []
         cheapest = math.inf
         looked_at: set[int] = set()
@@ -180,6 +170,8 @@ class Search:
             if len(looked_at) >= CURVES_PER_ARCHITECTURE:
                 self.truncated = True
                 break
+            if len(looked_at) >= VARIETY and self._is_beaten(choice, found):
+                continue
             curve = self.curve(choice)
             if curve is None:
                 continue
@@ -189,6 +181,14 @@ class Search:
             if candidate.feasible:
                 cheapest = min(cheapest, candidate.risk_adjusted_usd)
         return found
+
+    def _is_beaten(self, choice: TierChoice, found: Sequence[Candidate]) -> bool:
+        """Whether something found is as good and no dearer than the choice is roughly."""
+        rough = self._rough_month(choice)
+        return any(
+            one.feasible and one.cost.value <= rough and one.quality.median >= choice.quality.median
+            for one in found
+        )
 
     def _rough_month(self, choice: TierChoice) -> float:
         """Rough USD a month of serving everything, never less than the fewest replicas."""
@@ -278,7 +278,7 @@ class Search:
         plans: list[tuple[float, TierChoice, TierChoice, HybridProjection]] = []
         for little in fronts[0]:
             for big in fronts[1]:
-                for plan in self._escalations(little, big):
+                for plan in self.escalation.plans(little.quality, big.quality):
                     share = plan.escalation_rate
                     rough = self._rough_month(little) + max(
                         share * self._rough_month(big), self._least_month(big)
@@ -329,44 +329,6 @@ class Search:
                     kept[id(choice)] = choice
         return list(kept.values())
 
-    def _escalations(self, small: TierChoice, large: TierChoice) -> list[HybridProjection]:
-        """Escalation rates worth sizing.
-
-        The least whose median reaches the target, the least that reaches it with a margin that some
-        thousand labels can prove, and the surest up to the limit.
-        """
-        key = (id(small.quality), id(large.quality))
-        if key not in self._plans:
-            self._plans[key] = self._escalation_plans(small, large)
-        return self._plans[key]
-
-    def _escalation_plans(self, small: TierChoice, large: TierChoice) -> list[HybridProjection]:
-        risky = self.task.constraints.high_risk_share
-        curve = hybrid_curve(
-            small.quality,
-            large.quality,
-            escalation_rates=ESCALATION_RATES,
-            confidence=self.confidence,
-            high_risk_share=risky,
-        )
-        rates = curve.escalation_rate
-        target = self.task.quality.threshold
-        allowed = (rates >= LEAST_ESCALATION + risky - 1e-9) & (rates < 0.999)
-        chosen: list[int] = []
-        for aim in (target, target + PROVABLE_MARGIN * (1 - target)):
-            reaching = allowed & (curve.quality >= aim)
-            if reaching.any():
-                chosen.append(int(reaching.argmax()))
-        limit = allowed & (rates <= self.task.constraints.max_escalation_rate + 1e-9)
-        if limit.any():
-            score = (curve.logit_mean - _logit(target)) / curve.logit_sd
-            score[~limit] = -math.inf
-            chosen.append(int(score.argmax()))
-        return [
-            projection_at(curve, index, slm=small.quality, llm=large.quality)
-            for index in dict.fromkeys(chosen)
-        ]
-
     def _hybrid(
         self,
         small: TierChoice,
@@ -394,7 +356,7 @@ class Search:
             (tier,) = candidate.tiers.values()
             return [changed._single(tier.choice.role, tier.choice, tier.curve)]
         small, large = candidate.tiers["slm"], candidate.tiers["llm"]
-        plans = changed._escalations(small.choice, large.choice)
+        plans = changed.escalation.plans(small.choice.quality, large.choice.quality)
         return [
             changed._hybrid(small.choice, large.choice, plan, small.curve, large.curve)
             for plan in plans
@@ -406,8 +368,3 @@ def _alone_s(choice: TierChoice) -> float:
     if isinstance(choice.option, SelfHostedOption):
         return choice.option.rank_s
     return 1.0
-
-
-def _logit(p: float) -> float:
-    p = min(max(p, 1e-9), 1 - 1e-9)
-    return math.log(p / (1 - p))

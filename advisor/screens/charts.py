@@ -12,6 +12,9 @@ import streamlit as st
 
 Row = Mapping[str, Any]
 
+FIT = alt.AutoSizeParams(type="fit-x", contains="padding")
+"""Of charts whose height follows from the number of bars."""
+
 DOUBLING = "datum.value >= 1024 ? datum.value / 1024 + 'k' : datum.value"
 """Labels of an axis of token counts or batches: 512, 1k, 2k."""
 
@@ -20,7 +23,7 @@ LEGEND = alt.Legend(
     orient="top",
     offset=8,
     padding=0,
-    columns=alt.ExprRef("width < 200 ? 1 : width < 420 ? 2 : width < 640 ? 3 : 5"),
+    columns=alt.ExprRef("width < 340 ? 1 : width < 480 ? 2 : width < 640 ? 3 : 5"),
     symbolLimit=0,
     symbolOpacity=1,
     labelLimit=320,
@@ -67,7 +70,7 @@ def stacked_bars(
                 alt.Tooltip(f"{value}:Q", title=title, format=",.3~f"),
             ],
         )
-        .properties(height=alt.Step(38))
+        .properties(height=alt.Step(38), autosize=FIT)
     )
     return chart
 
@@ -296,7 +299,7 @@ def tornado(rows: Sequence[Row], *, base: float) -> alt.LayerChart:
             ],
         )
     )
-    return layered(bars).properties(height=alt.Step(26))
+    return layered(bars).properties(height=alt.Step(26), autosize=FIT)
 
 
 def layered(*layers: alt.Chart) -> alt.LayerChart:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 
-from numba import njit
-
 from advisor.serving.blocks import blocks_of, forget_ended, held, held_at_most, make_room
+from advisor.serving.compiled import inlined
 from advisor.serving.layout import (
     ADMITTED,
     ADMITTED_END,
@@ -52,7 +51,7 @@ from advisor.serving.layout import (
 )
 
 
-@njit(cache=True, nogil=True, inline="always")
+@inlined
 def _running_needs(costs: Costs, load: Load, engine: Engine) -> tuple[int, int, int]:
     """What the running requests ask of a step.
 
@@ -72,7 +71,7 @@ def _running_needs(costs: Costs, load: Load, engine: Engine) -> tuple[int, int, 
     return need, chunk, beside
 
 
-@njit(cache=True, nogil=True, inline="always")
+@inlined
 def serve_running(costs: Costs, load: Load, engine: Engine) -> tuple[int, int, int, bool, bool]:
     """Give the running requests the blocks they need, preempting some if there are too few.
 
@@ -96,14 +95,14 @@ def serve_running(costs: Costs, load: Load, engine: Engine) -> tuple[int, int, i
     return free, need, chunk, True, True
 
 
-@njit(cache=True, nogil=True, inline="always")
+@inlined
 def capped_pairs(past: int, count: int, window: int) -> int:
     """Σ over `count` tokens after `past` of min(position, window), positions from 1."""
     below = min(max(window - past, 0), count)
     return below * past + below * (below + 1) // 2 + (count - below) * window
 
 
-@njit(cache=True, nogil=True, inline="always")
+@inlined
 def continue_prefill(chunk: int, costs: Costs, load: Load, engine: Engine) -> tuple[int, int, int]:
     """Let the prefill under way have its tokens.
 
@@ -126,7 +125,7 @@ def continue_prefill(chunk: int, costs: Costs, load: Load, engine: Engine) -> tu
     return joining, chunk * done + chunk * (chunk + 1) // 2, windowed_pairs
 
 
-@njit(cache=True, nogil=True, inline="always")
+@inlined
 def _blocks_kept(engine: Engine) -> int:
     """Own blocks that the preempted request which is next still finds in the prefix cache."""
     rows, last = engine.rows, engine.state[RETURNED] - 1
@@ -134,7 +133,7 @@ def _blocks_kept(engine: Engine) -> int:
     return int(max(min(rows[BACK_BLOCKS, last] - lost, rows[BACK_FULL, last]), 0))
 
 
-@njit(cache=True, nogil=True, inline="always")
+@inlined
 def _leave_queue(who: int, costs: Costs, load: Load, engine: Engine) -> None:
     """Take the request that is next out of the queue, or off the preempted ones."""
     state = engine.state
@@ -148,7 +147,7 @@ def _leave_queue(who: int, costs: Costs, load: Load, engine: Engine) -> None:
     state[HEAD] = head
 
 
-@njit(cache=True, nogil=True, inline="always")
+@inlined
 def admit(
     chunk: int,
     joining: int,

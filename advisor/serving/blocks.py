@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 
-from numba import njit
-
+from advisor.serving.compiled import compiled, inlined
 from advisor.serving.heaps import heap_remove
 from advisor.serving.layout import (
     ADMITTED,
@@ -51,19 +50,19 @@ from advisor.serving.layout import (
 )
 
 
-@njit(cache=True, nogil=True, inline="always")
+@inlined
 def blocks_of(tokens: int, block: int) -> int:
     """Blocks that hold some tokens."""
     return (tokens + block - 1) // block
 
 
-@njit(cache=True, nogil=True, inline="always")
+@inlined
 def held_at_most(context: int, decoding: int, block: int) -> int:
     """An upper bound of `held`: as if every sequence had opened its last block just now."""
     return (context + decoding * (block - 2)) // block
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def held(context: int, decoding: int, clock: int, phases: IntArray, block: int) -> int:
     """Blocks that hold the decoding sequences, the shared ones counted for each.
 
@@ -79,7 +78,7 @@ def held(context: int, decoding: int, clock: int, phases: IntArray, block: int) 
     return total // block
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def forget_ended(rows: IntArray, entries: int, clock: int, keep_last: bool) -> int:
     """Drop what has ended from the order of admission; returns the number of entries left.
 
@@ -95,7 +94,7 @@ def forget_ended(rows: IntArray, entries: int, clock: int, keep_last: bool) -> i
     return kept
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def make_room(free: int, costs: Costs, load: Load, engine: Engine) -> None:
     """Serve running requests in order of admission, preempting from the other end.
 
@@ -127,7 +126,7 @@ def make_room(free: int, costs: Costs, load: Load, engine: Engine) -> None:
         position += 1
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _preempt_last(lost: int, costs: Costs, load: Load, engine: Engine) -> int:
     """Preempt the running request admitted last; returns the blocks that it held.
 
@@ -165,7 +164,7 @@ def _preempt_last(lost: int, costs: Costs, load: Load, engine: Engine) -> int:
     return given_up
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _leave_decoding(who: int, end: int, costs: Costs, load: Load, engine: Engine) -> int:
     """Take a request out of the decoding ones before its end; returns the blocks it held."""
     state = engine.state
@@ -185,7 +184,7 @@ def _leave_decoding(who: int, end: int, costs: Costs, load: Load, engine: Engine
     return given_up
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def cancel(who: int, costs: Costs, load: Load, engine: Engine) -> bool:
     """Take a request out of the engine, wherever it is; False where it has ended already."""
     state, rows = engine.state, engine.rows

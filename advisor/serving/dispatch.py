@@ -9,10 +9,8 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-import numpy as np
-from numba import njit
-
 from advisor.serving.blocks import cancel
+from advisor.serving.compiled import compiled, inlined
 from advisor.serving.kernel import advance, in_system, push
 from advisor.serving.layout import NOW, Costs, Engine, FloatArray, IntArray, Load
 
@@ -59,11 +57,15 @@ class Front(NamedTuple):
     """By replica: seconds paid for, filled in."""
     residents: IntArray
     """By replica, the prompt beginnings it holds, the most recently used first."""
+    pushed: IntArray
+    """By replica: requests sent to it, cancelled ones taken off."""
+    loads: IntArray
+    """By replica: requests inside, when last looked at."""
     history: IntArray
     """By tick, (ready replicas, starting ones, requests inside), filled in."""
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def dispatch(stop: IntArray, front: Front, costs: Costs, load: Load, fleet: Engine) -> None:
     """Send every request to a replica at its arrival, cancel what is given up, scale, and drain.
 
@@ -74,8 +76,7 @@ def dispatch(stop: IntArray, front: Front, costs: Costs, load: Load, fleet: Engi
         fleet: the engines, with replicas as the first axis of all but `gaps`.
     """
     count, replicas = len(load.arrival_s), len(front.status)
-    pushed = np.zeros(replicas, dtype=np.int64)
-    loads = np.zeros(replicas, dtype=np.int64)
+    pushed, loads = front.pushed, front.loads
     arrival, given_up, turn, tick = 0, 0, 0, 0
     tick_s = front.rates[INTERVAL] if front.settings[TARGET] > 0 else math.inf
     while (arrival < count or given_up < len(front.cancel_s)) and stop[0] == 0:
@@ -123,7 +124,7 @@ def dispatch(stop: IntArray, front: Front, costs: Costs, load: Load, fleet: Engi
             front.rented_s[replica] += max(end_s - front.launched_s[replica], 0.0)
 
 
-@njit(cache=True, nogil=True, inline="always")
+@inlined
 def _replica(index: int, fleet: Engine) -> Engine:
     return Engine(
         fleet.state[index],
@@ -135,7 +136,7 @@ def _replica(index: int, fleet: Engine) -> Engine:
     )
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _load_at(
     replica: int,
     moment: float,
@@ -153,12 +154,12 @@ def _load_at(
     return inside
 
 
-@njit(cache=True, nogil=True, inline="always")
+@inlined
 def _is_ready(replica: int, moment: float, front: Front) -> bool:
     return bool(front.status[replica] == READY and front.ready_s[replica] <= moment)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _next_in_turn(turn: int, moment: float, front: Front) -> int:
     replicas = len(front.status)
     for step in range(replicas):
@@ -168,7 +169,7 @@ def _next_in_turn(turn: int, moment: float, front: Front) -> int:
     return 0
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _least_loaded(turn: int, moment: float, loads: IntArray, front: Front) -> int:
     """The ready replica with the fewest requests; the next in turn among equals."""
     replicas, best = len(front.status), -1
@@ -179,7 +180,7 @@ def _least_loaded(turn: int, moment: float, loads: IntArray, front: Front) -> in
     return best
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _holder(least: int, group: int, moment: float, loads: IntArray, front: Front) -> int:
     """The least loaded replica that holds a prompt beginning, unless it has too much to do."""
     best = -1
@@ -198,7 +199,7 @@ def _holder(least: int, group: int, moment: float, loads: IntArray, front: Front
     return least if crowded and loads[best] > loads[least] + AFFINITY_MARGIN else best
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _touch(group: int, residents: IntArray) -> bool:
     """Move a prompt beginning to the front of the replica's list; whether it was there before."""
     position, found = len(residents) - 1, False
@@ -212,7 +213,7 @@ def _touch(group: int, residents: IntArray) -> bool:
     return found
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _scale(tick: int, now: float, loads: IntArray, front: Front, moments: FloatArray) -> None:
     """Start and drain replicas: as many as the requests inside need, at a target number each.
 

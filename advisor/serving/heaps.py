@@ -9,8 +9,9 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from advisor.serving.compiled import compiled, inlined
 
 IntArray = NDArray[np.int64]
 
@@ -25,7 +26,7 @@ GAP_BINS_PER_OCTAVE = 128
 GAP_BINS = GAP_OCTAVES * GAP_BINS_PER_OCTAVE
 
 
-@njit(cache=True, nogil=True, inline="always")
+@inlined
 def heap_push(heap: IntArray, size: int, entry: int) -> int:
     """Add an entry; returns the new size."""
     child = size
@@ -39,7 +40,7 @@ def heap_push(heap: IntArray, size: int, entry: int) -> int:
     return size + 1
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def heap_sink(heap: IntArray, size: int, hole: int, entry: int) -> None:
     """Put an entry at or below a hole, moving smaller children up."""
     while True:
@@ -55,7 +56,7 @@ def heap_sink(heap: IntArray, size: int, hole: int, entry: int) -> None:
     heap[hole] = entry
 
 
-@njit(cache=True, nogil=True, inline="always")
+@inlined
 def heap_pop(heap: IntArray, size: int) -> int:
     """Drop the smallest entry; returns the new size."""
     size -= 1
@@ -64,7 +65,7 @@ def heap_pop(heap: IntArray, size: int) -> int:
     return size
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def heap_remove(heap: IntArray, size: int, who: int) -> int:
     """Drop the entry of one request, if it has one, by a search of the heap; the new size."""
     for position in range(size):
@@ -85,7 +86,7 @@ def heap_remove(heap: IntArray, size: int, who: int) -> int:
     return size
 
 
-@njit(cache=True, nogil=True, inline="always")
+@inlined
 def gap_bin(seconds: float) -> int:
     """Histogram bin of a gap between tokens; the first and last bin take what lies outside."""
     if seconds <= 0.0:
@@ -99,7 +100,7 @@ def gap_bin(seconds: float) -> int:
     return octave * GAP_BINS_PER_OCTAVE + int((mantissa - 0.5) * (2 * GAP_BINS_PER_OCTAVE))
 
 
-@njit(cache=True, nogil=True, inline="always")
+@inlined
 def gap_edge(index: int) -> float:
     """Lower edge of a bin, seconds."""
     octave = index // GAP_BINS_PER_OCTAVE
@@ -107,7 +108,7 @@ def gap_edge(index: int) -> float:
     return math.ldexp(1.0 + within / GAP_BINS_PER_OCTAVE, octave + GAP_LOWEST_EXPONENT)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def add_gaps(histogram: IntArray, first_s: float, slope_s: float, steps: int, weight: int) -> None:
     """Count `weight` gaps for each of `steps` durations first, first + slope, first + 2·slope …"""
     low = gap_bin(first_s)

@@ -13,10 +13,9 @@ from __future__ import annotations
 
 import math
 
-from numba import njit
-
 from advisor.serving.admission import admit, continue_prefill, serve_running
 from advisor.serving.blocks import blocks_of, forget_ended, held, held_at_most
+from advisor.serving.compiled import compiled, inlined
 from advisor.serving.heaps import WHO_BITS, WHO_MASK, add_gaps, heap_pop, heap_push
 from advisor.serving.layout import (
     ADMITTED_END,
@@ -75,7 +74,7 @@ from advisor.serving.layout import (
 REBASE_AT = 1 << 30
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def advance(
     limit: float, until_seen: bool, stop: IntArray, costs: Costs, load: Load, engine: Engine
 ) -> None:
@@ -143,14 +142,14 @@ def advance(
         _end(joining, costs, load, engine)
 
 
-@njit(cache=True, nogil=True, inline="always")
+@inlined
 def _schedule_at_the_end(state: IntArray, moments: FloatArray) -> None:
     """Nothing could be scheduled while the last step ran: schedule again at its end."""
     moments[SEEN] = moments[NOW]
     state[ENDED_SEATS] = state[ENDED_BLOCKS] = 0
 
 
-@njit(cache=True, nogil=True, inline="always")
+@inlined
 def _decode_step(costs: Costs, state: IntArray) -> tuple[float, float]:
     """Seconds of a step that only decodes, and what each further one takes longer."""
     rates, decoding = costs.rates, state[DECODING]
@@ -159,7 +158,7 @@ def _decode_step(costs: Costs, state: IntArray) -> tuple[float, float]:
     return first_s, rates[KV] * decoding + rates[WINDOW_KV] * state[GROWING]
 
 
-@njit(cache=True, nogil=True, inline="always")
+@inlined
 def _undisturbed(free: int, exact: bool, costs: Costs, engine: Engine) -> int:
     """Decode steps until the first completion, full window or lack of blocks.
 
@@ -186,12 +185,12 @@ def _undisturbed(free: int, exact: bool, costs: Costs, engine: Engine) -> int:
     return int(most)
 
 
-@njit(cache=True, nogil=True, inline="always")
+@inlined
 def _run_s(first_s: float, slope_s: float, steps: int) -> float:
     return steps * first_s + slope_s * (0.5 * steps * (steps - 1))
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _steps_to(moment: float, now: float, first_s: float, slope_s: float, most: int) -> int:
     """Least number of steps, at most `most`, after which the clock shows `moment` or later."""
     if moment <= now:
@@ -211,7 +210,7 @@ def _steps_to(moment: float, now: float, first_s: float, slope_s: float, most: i
     return steps
 
 
-@njit(cache=True, nogil=True, inline="always")
+@inlined
 def _count_given_out(steps: int, need: int, costs: Costs, engine: Engine) -> None:
     """Count the blocks that a run gives out beyond those of its first step, counted already."""
     state, block = engine.state, costs.settings[BLOCK]
@@ -222,7 +221,7 @@ def _count_given_out(steps: int, need: int, costs: Costs, engine: Engine) -> Non
     state[ALLOCATED] += after - before - need
 
 
-@njit(cache=True, nogil=True, inline="always")
+@inlined
 def _pass(
     first_s: float,
     slope_s: float,
@@ -272,7 +271,7 @@ def _pass(
     state[FINISHED_NOW] = 0
 
 
-@njit(cache=True, nogil=True, inline="always")
+@inlined
 def _note_peak(beside: int, context: int, clock: int, block: int, engine: Engine) -> None:
     """Remember the most blocks held at a time."""
     state = engine.state
@@ -281,7 +280,7 @@ def _note_peak(beside: int, context: int, clock: int, block: int, engine: Engine
         state[PEAK_BLOCKS] = max(state[PEAK_BLOCKS], now_held)
 
 
-@njit(cache=True, nogil=True, inline="always")
+@inlined
 def _end(joining: int, costs: Costs, load: Load, engine: Engine) -> None:
     """What comes with the end of a step: full windows, ends, first tokens."""
     state, rows = engine.state, engine.rows
@@ -300,7 +299,7 @@ def _end(joining: int, costs: Costs, load: Load, engine: Engine) -> None:
         _rebase(engine, costs.settings[BLOCK])
 
 
-@njit(cache=True, nogil=True, inline="always")
+@inlined
 def _stop_counting(who: int, costs: Costs, load: Load, engine: Engine) -> None:
     """Take a request that ends out of the sums over decoding ones."""
     state, block, window = engine.state, costs.settings[BLOCK], costs.settings[WINDOW]
@@ -313,7 +312,7 @@ def _stop_counting(who: int, costs: Costs, load: Load, engine: Engine) -> None:
         state[GROWING] -= context < window
 
 
-@njit(cache=True, nogil=True, inline="always")
+@inlined
 def _finish(who: int, costs: Costs, load: Load, engine: Engine) -> None:
     """Note the end of a request; asynchronously its seat and blocks are held for one step more."""
     state, block = engine.state, costs.settings[BLOCK]
@@ -328,7 +327,7 @@ def _finish(who: int, costs: Costs, load: Load, engine: Engine) -> None:
         _issue(engine.moments[NOW] + costs.rates[THINK], state, load)
 
 
-@njit(cache=True, nogil=True, inline="always")
+@inlined
 def _join(position: int, costs: Costs, load: Load, engine: Engine) -> None:
     """The first token of a prefill that ends, or the next after a preemption; then it decodes."""
     state, rows, moments = engine.state, engine.rows, engine.moments
@@ -359,7 +358,7 @@ def _join(position: int, costs: Costs, load: Load, engine: Engine) -> None:
                 state[FILLS] = heap_push(rows[FILL_STEPS], state[FILLS], packed)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _rebase(engine: Engine, block: int) -> None:
     """Count steps from now, so that packed entries never overflow."""
     state, rows = engine.state, engine.rows
@@ -375,7 +374,7 @@ def _rebase(engine: Engine, block: int) -> None:
             rows[ADMITTED_END, position] -= shift
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _issue(when_s: float, state: IntArray, load: Load) -> None:
     """Let the next request of a closed loop arrive."""
     who = state[UNISSUED]
@@ -384,7 +383,7 @@ def _issue(when_s: float, state: IntArray, load: Load) -> None:
     push(who, state, load.link)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def push(who: int, state: IntArray, link: IntArray) -> None:
     """Append a request to the engine's queue; its arrival must not precede the last one's."""
     link[who] = -1
@@ -395,7 +394,7 @@ def push(who: int, state: IntArray, link: IntArray) -> None:
     state[TAIL] = who
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def in_system(moment: float, pushed: int, state: IntArray, moments: FloatArray) -> int:
     """Requests inside an engine at a moment up to which (and no further) it was advanced."""
     finished = state[FINISHED]

@@ -94,6 +94,8 @@ class FleetFront:
             launched_s=np.zeros(replicas),
             rented_s=np.zeros(replicas),
             residents=np.full((replicas, max(slots, 1)), -1, dtype=np.int64),
+            pushed=np.zeros(replicas, dtype=np.int64),
+            loads=np.zeros(replicas, dtype=np.int64),
             history=np.zeros((ticks, 3), dtype=np.int64),
         )
 

@@ -16,6 +16,7 @@ from advisor.serving.heaps import GAP_BINS
 from advisor.serving.layout import EngineArrays, Load
 from advisor.serving.preparation import check, costs_of, within_model_length
 from advisor.serving.scaling import Balancing, FleetFront, Scaling, cold_start
+from advisor.serving.tally import empty_tallies, tally
 from advisor.serving.timeline import FleetSize, Timeline
 from advisor.serving.workload import Requests
 
@@ -267,14 +268,16 @@ def _load_of(requests: Requests, *, caching: bool) -> Load:
     )
 
 
-def compile_kernel() -> None:
-    """Load the compiled kernel, or compile it, by serving one request of one token."""
+def compile_kernel(*, everything: bool = False) -> None:
+    """Load the compiled kernel, or compile it, by serving one request of one token.
+
+    `everything` also prepares fleets behind a balancer and streamed loads.
+    """
     step = StepCost(token_s=np.ones(3), sample_s=np.ones(2), kv_s=0.0, prefill_s=0.0)
     engine = EngineSettings(max_num_seqs=1, max_num_batched_tokens=2)
     ones = np.ones(1, dtype=np.int64)
-    simulate_engine(
-        step,
-        engine,
-        kv_blocks=1,
-        requests=Requests(np.zeros(1), ones, ones, np.zeros(1, dtype=np.int64)),
-    )
+    one = Requests(np.zeros(1), ones, ones, np.zeros(1, dtype=np.int64))
+    simulate_engine(step, engine, kv_blocks=1, requests=one)
+    if everything:
+        simulate_engine(step, engine, kv_blocks=1, requests=one.with_timeout(9.0))
+        tally(0, 0, 1, *np.ones((4, 1)), ones, *empty_tallies())

@@ -30,7 +30,7 @@ from advisor.serving.percentiles import (
 )
 from advisor.serving.preparation import check, costs_of
 from advisor.serving.simulate import Stopped, StopSignal
-from advisor.serving.tally import BINS, DURATIONS, E2E, QUEUE, TPOT, TTFT, bin_middle, tally
+from advisor.serving.tally import E2E, QUEUE, TPOT, TTFT, bin_middle, empty_tallies, tally
 from advisor.serving.workload import Requests, Workload, cached_prefix
 
 FloatArray = NDArray[np.float64]
@@ -116,8 +116,7 @@ class _Stream:
             max_num_seqs=engine.max_num_seqs, block_size=engine.block_size, replicas=1
         )
         self.gaps = np.zeros(GAP_BINS, dtype=np.int64)
-        self.counts = np.zeros((DURATIONS, SECTIONS, BINS), dtype=np.int64)
-        self.sums_s = np.zeros((DURATIONS, SECTIONS))
+        self.counts, self.sums_s = empty_tallies(SECTIONS)
         self.preempted = self.tokens = self.spans_tokens = 0
         self.spans_s = 0.0
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from advisor.serving.compiled import compiled, inlined
 
 IntArray = NDArray[np.int64]
 FloatArray = NDArray[np.float64]
@@ -20,7 +21,12 @@ BINS = OCTAVES * BINS_PER_OCTAVE + 1
 TTFT, TPOT, E2E, QUEUE, DURATIONS = range(5)
 
 
-@njit(cache=True, nogil=True, inline="always")
+def empty_tallies(sections: int = 1) -> tuple[IntArray, FloatArray]:
+    """Counts and sums as `tally` adds to them."""
+    return np.zeros((DURATIONS, sections, BINS), dtype=np.int64), np.zeros((DURATIONS, sections))
+
+
+@inlined
 def _bin(seconds: float) -> int:
     if seconds <= 0.0:
         return 0
@@ -41,7 +47,7 @@ def bin_middle(index: int) -> float:
     return math.ldexp(1 + (within + 0.5) / BINS_PER_OCTAVE, octave + LOWEST_EXPONENT)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def tally(
     place: int,
     warmup: int,

@@ -66,54 +66,39 @@ def draw(draft: Draft, problems: Mapping[str, str], *, revision: int) -> Draft:
 
 
 def _control(field: Field, value: Any, key: str) -> Any:
+    """The control of a field; it starts from a value and then keeps its own state."""
+    if key not in st.session_state:
+        st.session_state[key] = _shown(field, value)
     match field.kind:
         case "text":
-            return st.text_input(field.label, value or "", key=key, help=field.help) or None
+            return st.text_input(field.label, key=key, help=field.help) or None
         case "area":
-            return st.text_area(field.label, value or "", key=key, help=field.help, height=100)
-        case "number":
-            start = None if value is None else float(value)
-            return st.number_input(
+            return st.text_area(field.label, key=key, help=field.help, height=100)
+        case "number" | "percent":
+            number = st.number_input(
                 field.label,
-                value=start,
+                value=None,
+                step=1.0 if field.kind == "percent" else None,
+                format="%g",
                 key=key,
                 help=field.help,
-                format="%g",
                 placeholder=field.empty,
             )
+            scale = 100 if field.kind == "percent" else 1
+            return None if number is None else round(number / scale, 12)
         case "whole":
-            whole = None if value is None else int(value)
             return st.number_input(
-                field.label, value=whole, step=1, key=key, help=field.help, placeholder=field.empty
+                field.label, value=None, step=1, key=key, help=field.help, placeholder=field.empty
             )
-        case "percent":
-            shown = None if value is None else round(100 * float(value), 8)
-            percent = st.number_input(
-                field.label,
-                value=shown,
-                key=key,
-                help=field.help,
-                format="%g",
-                step=1.0,
-                placeholder=field.empty,
-            )
-            return None if percent is None else round(percent / 100, 10)
         case "choice":
-            options = list(field.options())
             return st.selectbox(
-                field.label,
-                options,
-                index=options.index(value) if value in options else 0,
-                key=key,
-                format_func=named,
-                help=field.help,
+                field.label, list(field.options()), key=key, format_func=named, help=field.help
             )
         case "many":
             options = list(dict.fromkeys((*field.options(), *(value or ()))))
             many = st.multiselect(
                 field.label,
                 options,
-                default=value,
                 key=key,
                 format_func=named,
                 help=field.help,
@@ -121,10 +106,26 @@ def _control(field: Field, value: Any, key: str) -> Any:
             )
             return many or None
         case "lines" | "json" | "prices":
-            text = st.text_area(
-                field.label, _written(field, value), key=key, help=field.help, height=100
-            )
+            text = st.text_area(field.label, key=key, help=field.help, height=100)
             return _read(field, text.strip())
+
+
+def _shown(field: Field, value: Any) -> Any:
+    """A value of the profile as its control holds it."""
+    match field.kind:
+        case "number" | "percent":
+            scale = 100 if field.kind == "percent" else 1
+            return None if value is None else round(scale * float(value), 10)
+        case "whole":
+            return None if value is None else int(value)
+        case "many":
+            return list(value or ())
+        case "choice":
+            return value
+        case "text" | "area":
+            return value or ""
+        case "lines" | "json" | "prices":
+            return _written(field, value)
 
 
 def _written(field: Field, value: Any) -> str:
@@ -188,7 +189,8 @@ def _field_at(location: list[str]) -> str:
 
 def _message(key: str, message: str) -> str:
     field = FIELDS.get(key)
-    if field is not None and field.accepts:
+    own = message.startswith("Value error, ")
+    if field is not None and field.accepts and (field.kind == "percent" or not own):
         return f"{field.accepts} is expected"
     message = message.removeprefix("Value error, ").replace("Input should be", "must be")
     return "a value is needed" if message == "Field required" else message
