@@ -5,7 +5,9 @@ from pathlib import Path
 import streamlit as st
 
 from advisor import screens
+from advisor.errors import AdvisorError
 from advisor.screens import scenario
+from advisor.screens.formatting import plain
 
 FOLDER = Path(screens.__file__).parent
 
@@ -20,5 +22,8 @@ page = st.navigation(
     ],
     position="top",
 )
-page.run()
+try:
+    page.run()
+except AdvisorError as error:
+    st.error(plain(str(error)))
 scenario.write_link()

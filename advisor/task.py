@@ -41,6 +41,9 @@ RIGHT_OR_WRONG: frozenset[Metric] = frozenset(
 )
 """Metrics that call each answer right or wrong, so that a correct answer has a cost."""
 
+MAX_P95_TO_MEAN = 3.8
+"""A lognormal distribution's p95 is at most exp(1.645²/2) = 3.87 times its mean."""
+
 MAX_SAMPLES = 1_000_000
 """Token counts read from a samples file."""
 
@@ -156,9 +159,12 @@ class Tokens(_Stated):
         if (
             self.p95 is not None
             and self.mean is not None
-            and not (self.mean <= self.p95 <= 20 * self.mean)
+            and not (self.mean <= self.p95 <= MAX_P95_TO_MEAN * self.mean)
         ):
-            raise ValueError(f"p95 must lie between the mean ({self.mean:g}) and 20 times it")
+            raise ValueError(
+                f"p95 must lie between the mean ({self.mean:g}) and {MAX_P95_TO_MEAN:g} times it, "
+                "as of a lognormal distribution; give samples for anything longer-tailed"
+            )
         if self.samples is not None and not self.values:
             raise ValueError(f"samples file {self.samples} was not read; use TaskProfile.load")
         return self

@@ -115,18 +115,6 @@ def test_calibrate_score_compares_predictions_with_measurements(
     assert all(float(row["median_error"]) >= 0 for row in scores)
 
 
-def test_calibrate_fit_writes_what_predict_reads(tmp_path: Path, capsys: Capture) -> None:
-    rows = measured(tmp_path / "rows.csv", every=250, count=6)
-    fits, output = tmp_path / "fits.json", tmp_path / "out.csv"
-
-    assert main(["calibrate", "fit", str(rows), "--without-public", "--output", str(fits)]) == 0
-    assert "rows fitted" in capsys.readouterr().err
-    assert main(["predict", str(rows), "--output", str(output), "--fits", str(fits)]) == 0
-    shipped = tmp_path / "shipped.csv"
-    assert main(["predict", str(rows), "--output", str(shipped)]) == 0
-    assert rows_of(output) != rows_of(shipped)
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -207,3 +195,61 @@ def test_simulate_refuses_a_bad_trace_in_one_line(tmp_path: Path, capsys: Captur
     arguments = ("simulate", "intent-classification", *deployment, "--trace", trace)
 
     assert "no column arrival_s" in refusal(capsys, *arguments)
+
+
+SERVE = {
+    "date": "20261101-120000",
+    "backend": "vllm",
+    "model_id": "Qwen/Qwen3-8B",
+    "num_prompts": 4,
+    "request_rate": "inf",
+    "max_concurrency": 2,
+    "completed": 4,
+    "duration": 2.0,
+    "total_input_tokens": 4096,
+    "total_output_tokens": 512,
+    "mean_ttft_ms": 40.0,
+    "median_ttft_ms": 39.0,
+    "mean_tpot_ms": 7.5,
+    "median_tpot_ms": 7.4,
+    "mean_itl_ms": 7.5,
+    "median_itl_ms": 7.4,
+    "request_throughput": 2.0,
+    "output_throughput": 256.0,
+}
+"""What `vllm bench serve --save-result` writes, with made-up figures."""
+
+
+def test_calibrate_import_reads_what_a_load_tool_wrote(tmp_path: Path, capsys: Capture) -> None:
+    result, output = tmp_path / "run.json", tmp_path / "rows.csv"
+    result.write_text(json.dumps(SERVE), encoding="utf-8")
+    where = ("--set", "accelerator=H100-SXM", "--set", "engine_version=0.19.0")
+
+    assert main(["calibrate", "import", str(result), "--output", str(output), *where]) == 0
+    assert "1 rows written" in capsys.readouterr().err
+    [row] = rows_of(output)
+    assert (row["model"], row["accelerator"]) == ("Qwen/Qwen3-8B", "H100-SXM")
+    assert (float(row["tpot_mean_ms"]), row["concurrency"]) == (7.5, "2")
+    predicted = tmp_path / "out.csv"
+    assert main(["predict", str(output), "--output", str(predicted), "--own", str(output)]) == 0
+    assert rows_of(predicted)[0]["calibration"] == "measured"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("no.json",), "no file no.json"),
+        (("RESULT",), "does not record accelerator: state it"),
+        (("RESULT", "--set", "accelerator"), "--set accelerator: column=value is expected"),
+        (("RESULT", "--set", "colour=red"), "unknown column colour"),
+    ],
+)
+def test_calibrate_import_refuses_in_one_line(
+    arguments: tuple[str, ...], message: str, tmp_path: Path, capsys: Capture
+) -> None:
+    result, output = tmp_path / "run.json", tmp_path / "rows.csv"
+    result.write_text(json.dumps(SERVE), encoding="utf-8")
+    given = [str(result) if argument == "RESULT" else argument for argument in arguments]
+
+    assert message in refusal(capsys, "calibrate", "import", *given, "--output", output)
+    assert not output.exists()

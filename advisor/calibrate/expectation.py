@@ -207,6 +207,7 @@ def _static(columns: Columns, rates: Rates) -> Expected:
         sampled=batch / steps,
         pairs=batch / steps * per_prompt,
         window_pairs=batch / steps * per_prompt_near,
+        prefilling=True,
     )
     prefill = steps * np.asarray(terms.total, dtype=np.float64)
     decode = _decode(columns, rates, batch)
@@ -259,5 +260,6 @@ def _mixed(columns: Columns, rates: Rates, decoding: FloatArray) -> tuple[FloatA
         window_context=decoding * mean_capped(first, last, loads.window),
         pairs=capped_pairs(loads.input_tokens, zero, unlimited) / chunks,
         window_pairs=capped_pairs(loads.input_tokens, zero, loads.window) / chunks,
+        prefilling=True,
     )
     return np.asarray(terms.total, dtype=np.float64), chunks

@@ -30,6 +30,9 @@ FloatArray = NDArray[np.float64]
 
 _QUANTILES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
 
+OVERHEAD_JITTER = 0.15
+"""1-sd of ln of the request overhead from one request to the next (networks, event loops)."""
+
 
 @dataclass(frozen=True, slots=True)
 class Figure:
@@ -137,7 +140,9 @@ class Forecaster:
                         cost.scaled(factor),
                         overhead_s=overhead_s,
                         frontend_s=frontend_s,
-                    )
+                    ),
+                    overhead_s,
+                    whole_batch=condition.setup.load == "static_batch",
                 )
                 for factor in (1.0, math.exp(decode.sd), math.exp(-decode.sd))
             )
@@ -205,18 +210,32 @@ def overhead_of(condition: Condition, calibration: Calibration) -> tuple[float, 
 
 
 def _frontend_of(condition: Condition, calibration: Calibration) -> float:
-    """Serial time of the frontend for one request; none for batches handed over in process."""
+    """Serial time of the frontend for one request: no more than the overhead where that is known,
+    none for batches handed over in process."""
     if condition.setup.load in ("static_batch", "steady_batch"):
         return 0.0
     c = calibration.coefficients
-    return c.frontend_request_s + c.frontend_token_s * condition.input_tokens
+    seconds = c.frontend_request_s + c.frontend_token_s * condition.input_tokens
+    known_ms = condition.setup.request_overhead_ms
+    return seconds if known_ms is None else min(seconds, known_ms / 1000)
 
 
-def _statistics(served: Served) -> dict[str, float]:
-    """The metrics of a simulated load, seconds; a batch's E2E is that of the whole batch."""
+def _statistics(
+    served: Served, overhead_s: float, *, whole_batch: bool = False
+) -> dict[str, float]:
+    """The metrics of a simulated load, seconds; the E2E of a static batch is the batch's.
+
+    The request overhead varies from request to request around its mean; it is in TTFT and E2E.
+    """
     found = {"output_tokens_per_s": served.output_tokens_per_s}
+    noise = np.random.default_rng(0).standard_normal(len(served.ttft_s))
+    overheads = overhead_s * np.exp(OVERHEAD_JITTER * noise - OVERHEAD_JITTER**2 / 2)
     for quantity in ("ttft", "tpot", "e2e"):
         values = getattr(served, f"{quantity}_s")
+        if quantity == "e2e" and whole_batch:
+            values = np.full_like(values, values.max())
+        if quantity != "tpot":
+            values = values + overheads
         if len(values):
             found[f"{quantity}_mean"] = float(values.mean())
             quantiles = np.quantile(values, list(_QUANTILES.values()))
@@ -264,11 +283,12 @@ def _figure(
     quantity = name.partition("_")[0]
     with_overhead = quantity in ("ttft", "e2e")
     ratio = first.sd / max(decode.sd, 1e-9) if quantity == "ttft" else 1.0
-    engine = middle * (math.exp(first.mean - decode.mean) if quantity == "ttft" else 1.0)
-    up = math.log(max(slow, 1e-9) / max(middle, 1e-9)) * ratio
-    down = math.log(max(middle, 1e-9) / max(fast, 1e-9)) * ratio
-    total = engine + (overhead_s if with_overhead else 0.0)
-    share = engine / total if total > 0 else 1.0
+    outside = overhead_s if with_overhead else 0.0
+    engine = max(middle - outside, 1e-9)
+    shift = math.exp(first.mean - decode.mean) if quantity == "ttft" and first.rows else 1.0
+    up = math.log(max(slow - outside, 1e-9) / engine) * ratio
+    down = math.log(engine / max(fast - outside, 1e-9)) * ratio
+    total, share = middle * shift, engine / middle if middle > 0 else 1.0
     own = first.sd if quantity == "ttft" else 0.3 * decode.sd
     up, down = max(share * up, own), max(share * down, own)
     extra = (1 - share) * overhead_sd

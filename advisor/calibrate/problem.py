@@ -33,6 +33,9 @@ PRIOR_LOG_SD = 0.3
 """How well a coefficient is known before any measurement."""
 
 WIDE_PRIORS = {
+    "mixed_layer_s": 0.4,
+    "mixed_moe_layer_s": 0.6,
+    "mixed_reduce_s": 0.5,
     "routing_evenness": 0.7,
     "kv_sharing_v0": 0.7,
     "kv_split_v0": 0.7,

@@ -30,8 +30,8 @@ JITTER = (0.95, 1.05)
 """Spread given to fixed lengths in a loop: identical requests would march in step, which real
 ones, stopped and started by a network, do not."""
 
-SHAREGPT_P95_TO_MEAN = 2.8
-"""Lengths of chat logs: 95th percentile over mean (lognormal of σ ≈ 0.9)."""
+CHAT_P95_TO_MEAN = 2.0
+"""95th percentile of lengths over their mean where a row says only that they vary (lognormal)."""
 
 MOST_REQUESTS, FEWEST_REQUESTS = 6_000, 64
 
@@ -156,7 +156,7 @@ def _lengths(condition: Condition, nominal: float, true_mean: float) -> Lengths:
         return Uniform(max(1, round(nominal * low)), max(1, round(nominal * high)))
     mean = max(1, round(true_mean))
     if condition.setup.length_spread in ("sharegpt", "distribution"):
-        return Lognormal(float(mean), float(mean) * SHAREGPT_P95_TO_MEAN)
+        return Lognormal(float(mean), float(mean) * CHAT_P95_TO_MEAN)
     if condition.setup.load == "closed_loop" and mean > 20:
         low, high = JITTER
         return Uniform(max(1, round(mean * low)), max(1, round(mean * high)))

@@ -21,6 +21,8 @@ class Coefficients(Record):
     """Share of the peak rate of linears computed in 16 bit."""
     linear_compute_8bit: float = Field(0.48, ge=0.05, le=1)
     linear_compute_4bit: float = Field(0.40, ge=0.02, le=1)
+    activation_bandwidth: float = Field(0.60, ge=0.1, le=1)
+    """Share of memory bandwidth of norms, rotations and activation functions."""
     head_bandwidth: float = Field(0.79, ge=0.2, le=1)
     """Share of memory bandwidth of the LM head."""
     sampling_bandwidth: float = Field(0.40, ge=0.02, le=1)
@@ -68,6 +70,13 @@ class Coefficients(Record):
     """More of them in a layer with latent attention: down- and up-projections, absorption."""
     quantize_layer_s: float = Field(8e-6, ge=0.2e-6, le=100e-6)
     """More of them in a layer whose activations are quantised on the fly."""
+    mixed_layer_s: float = Field(45e-6, ge=1e-6, le=400e-6)
+    """More of them in a layer of a step that holds prefill tokens: its attention runs between
+    pieces of the CUDA graph, launched from the host."""
+    mixed_moe_layer_s: float = Field(30e-6, ge=1e-6, le=400e-6)
+    """And more where that layer is routed."""
+    mixed_reduce_s: float = Field(14e-6, ge=1e-6, le=200e-6)
+    """By which an all-reduce outside a CUDA graph takes longer."""
     recent_layer_factor: float = Field(0.6, ge=0.2, le=1.5)
     """Both, from vLLM 0.15 on, as a multiple."""
     latest_moe_factor: float = Field(0.8, ge=0.2, le=1.5)

@@ -20,8 +20,9 @@ if TYPE_CHECKING:
     from advisor.catalog.fits import FitFile
 
 DESCRIPTION = """\
-Fit the latency model's coefficients to measurements, and score its predictions on them.
-Tables are CSV files in the measurement format, such as calibration/measurements/public.csv."""
+Read other tools' result files into measurements, fit the latency model's coefficients to
+measurements, and score its predictions on them. Tables are CSV files in the measurement
+format, such as calibration/measurements/public.csv."""
 
 
 def add_to(verbs: Verbs) -> None:
@@ -34,6 +35,24 @@ def add_to(verbs: Verbs) -> None:
         formatter_class=layout,
     )
     steps = parser.add_subparsers(dest="step", required=True, metavar="STEP")
+    read = steps.add_parser(
+        "import",
+        help="rows from result files of load tools",
+        description="Read JSON results of vllm bench (serve, latency, throughput), GuideLLM, "
+        "inference-perf and AIPerf into one table.",
+    )
+    read.add_argument("results", type=Path, nargs="+", metavar="RESULT.json")
+    read.add_argument("--output", type=Path, required=True, metavar="ROWS.csv")
+    read.add_argument(
+        "--set",
+        dest="columns",
+        metavar="COLUMN=VALUE",
+        action="append",
+        default=[],
+        help="what the files do not say, e.g. accelerator=H100-SXM; may be repeated",
+    )
+    read.add_argument("--source", metavar="NAME", help="name of the runs (each file's own)")
+    read.set_defaults(run=run_import)
     fit = steps.add_parser("fit", help="fit coefficients to the public rows and your own")
     fit.add_argument("tables", type=Path, nargs="*", metavar="ROWS.csv", help="your own rows")
     fit.add_argument("--output", type=Path, required=True, metavar="FITS.json")
@@ -47,6 +66,40 @@ def add_to(verbs: Verbs) -> None:
     )
     score.add_argument("--output", type=Path, metavar="OUT.csv", help="also write the table")
     score.set_defaults(run=run_score)
+
+
+def run_import(arguments: argparse.Namespace) -> int:
+    """Read result files and write their rows.
+
+    Raises:
+        InputError: a file of no known format, a column that nobody states, or the output cannot be
+            written.
+    """
+    from advisor.calibrate.importers import import_results, write_measurements
+
+    setup = dict(_column(setting) for setting in arguments.columns)
+    rows = [
+        row
+        for path in arguments.results
+        for row in import_results(path, setup=setup, source=arguments.source)
+    ]
+    try:
+        write_measurements(rows, arguments.output)
+    except OSError as error:
+        raise _unwritable(arguments.output, error) from None
+    say(f"{len(rows):,} rows written: {arguments.output}")
+    return 0
+
+
+def _column(setting: str) -> tuple[str, str]:
+    name, equals, value = setting.partition("=")
+    if not equals or not name.strip():
+        raise InputError(f"--set {setting}: column=value is expected")
+    return name.strip(), value.strip()
+
+
+def _unwritable(path: Path, error: OSError) -> InputError:
+    return InputError(f"--output {path}: cannot be written: {error.strerror}")
 
 
 def run_fit(arguments: argparse.Namespace) -> int:
@@ -72,9 +125,7 @@ def run_fit(arguments: argparse.Namespace) -> int:
     try:
         write_fit(fit_file(fit), arguments.output)
     except OSError as error:
-        raise InputError(
-            f"--output {arguments.output}: cannot be written: {error.strerror}"
-        ) from None
+        raise _unwritable(arguments.output, error) from None
     say(f"{len(fit.sample.rows):,} rows fitted: {arguments.output}")
     return 0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 NONE = "–"
@@ -15,19 +16,23 @@ def milliseconds(value: float | None) -> str:
 
 
 def duration(value_ms: float | None) -> str:
-    """A duration with its unit: milliseconds up to 10 s, then seconds."""
+    """A duration with its unit: seconds from 1 s up."""
     if value_ms is None:
         return NONE
-    return f"{value_ms / 1e3:,.1f} s" if value_ms >= 10_000 else f"{milliseconds(value_ms)} ms"
+    if value_ms >= 1000:
+        return f"{value_ms / 1e3:,.0f} s" if value_ms >= 1e5 else f"{value_ms / 1e3:.3g} s"
+    return f"{milliseconds(value_ms)} ms"
 
 
 def dollars(value: float | None) -> str:
-    """USD: whole from 100 up, with cents below, three significant digits of a cent or less."""
+    """USD: whole from 100 up, with cents below, two significant digits of less than 10 cents."""
     if value is None:
         return NONE
     if value >= 100:
         return f"${value:,.0f}"
-    return f"${value:.2f}" if value >= 0.1 or value == 0 else f"${value:.2g}"
+    if value >= 0.1 or value <= 0:
+        return f"${value:.2f}"
+    return f"${value:.{1 - math.floor(math.log10(value))}f}"
 
 
 def percent(value: float | None) -> str:

@@ -62,7 +62,8 @@ def _parts(found: Recommendation) -> Iterator[str]:
         yield "\n".join(_sensitivities(found))
     if found.next_measurement is not None:
         step = found.next_measurement
-        yield paragraph(f"Measure next: {step.what}. {step.reduces}. Effort: {step.effort}.")
+        gain = step.reduces[:1].upper() + step.reduces[1:]
+        yield paragraph(f"Measure next: {step.what}. {gain}. Effort: {step.effort}.")
     yield "\n".join(_provenance(found))
 
 
@@ -113,7 +114,7 @@ def _alternatives(alternatives: tuple[Alternative, ...]) -> Iterator[str]:
         verdict = (
             f"all requirements hold with {percent(other.probability)}"
             if other.feasible
-            else "misses " + "; ".join(other.misses)
+            else "; ".join(other.misses)
         )
         yield _bullet(
             f"{other.label}: {other.chosen.title}. Quality {_value(figures.quality, percent)}, "

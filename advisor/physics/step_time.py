@@ -47,6 +47,7 @@ class Rates:
 
     linear_bandwidth: Values
     linear_compute: Values
+    activation_bandwidth: Values
     head_bandwidth: Values
     sampling_bandwidth: Values
     kv_bandwidth: Values
@@ -56,6 +57,9 @@ class Rates:
     expert_padding_tokens: Values
     routing_evenness: Values
     layer_s: Values
+    mixed_layer_s: Values
+    mixed_moe_layer_s: Values
+    mixed_reduce_s: Values
     moe_layer_s: Values
     host_step_s: Values
     host_sequence_s: Values
@@ -74,7 +78,7 @@ class StepTerms:
     linears_memory: Values
     """Reading weights, and what the linears would take if they computed in no time."""
     linears_compute: Values
-    """What computing adds to that."""
+    """What computing adds to that, norms, rotations and activation functions included."""
     experts: Values
     head: Values
     kv_attention: Values
@@ -124,6 +128,7 @@ def rates_of(c: Coefficients, work: Work, engine: EngineFlags) -> Rates:
     return Rates(
         linear_bandwidth=np.where(work.linear_read_bits == 16, c.linear_bandwidth, narrow_read),
         linear_compute=np.where(work.linear_bits == 16, c.linear_compute_16bit, narrow),
+        activation_bandwidth=c.activation_bandwidth,
         head_bandwidth=c.head_bandwidth,
         sampling_bandwidth=c.sampling_bandwidth,
         kv_bandwidth=np.where(old, paged, cache),
@@ -132,6 +137,9 @@ def rates_of(c: Coefficients, work: Work, engine: EngineFlags) -> Rates:
         expert_compute=by_experts("expert_compute"),
         expert_padding_tokens=by_experts("expert_padding"),
         layer_s=layer * launches,
+        mixed_layer_s=c.mixed_layer_s,
+        mixed_moe_layer_s=c.mixed_moe_layer_s,
+        mixed_reduce_s=c.mixed_reduce_s,
         moe_layer_s=np.where(work.expert_kernel == 8, c.moe_layer_8bit_s, moe_layer)
         * launches
         * latest,
@@ -165,6 +173,7 @@ def step_terms(
     window_context: Values = 0.0,
     pairs: Values = 0.0,
     window_pairs: Values = 0.0,
+    prefilling: bool | NDArray[np.bool_] = False,
 ) -> StepTerms:
     """The law, term by term (seconds).
 
@@ -172,8 +181,9 @@ def step_terms(
     window_pairs Q_w as in `StepCost`.
 
         host        h + h_w·log2 t + s·m
-        launches    L·l + L_moe·l_moe
+        launches    L·l + L_moe·l_moe, with prefill tokens also L·x + L_moe·x_moe + 2L·x_r
         linears     smooth max(w·P/t / (BW·e_w), 2·P·n/t / (F·e_c))
+        activations 2·n·Σ(8·d + 3·dff/t) / (BW·e_v)
         experts     smooth max(touched·b / (BW·e_m), 2·p_e·(k·N + n0·touched)/R / (F·e_x)),
                     touched: `experts_touched`, N = n·dp tokens of all R ranks
         head        max(2·V·d/t / (BW·e_h), 2·V·d·m/t / (F16·e_c)) + 16·V·m / (BW·e_s)
@@ -185,18 +195,20 @@ def step_terms(
     read = work.linear_bytes / (work.bandwidth * rates.linear_bandwidth)
     compute = work.linear_flops * tokens / (work.linear_peak * rates.linear_compute)
     linears = smooth_maximum(read, compute)
+    activations = work.activation_bytes * tokens / (work.bandwidth * rates.activation_bandwidth)
     head_read = work.head_bytes / (work.bandwidth * rates.head_bandwidth)
     head_compute = work.head_flops * sampled / (work.peak_16bit * rates.linear_compute)
     logits = work.logit_bytes * sampled / (work.bandwidth * rates.sampling_bandwidth)
     kv_rate = work.bandwidth * rates.kv_bandwidth
     pair_rate = work.peak_16bit * rates.prefill_attention
+    launches = work.layers * rates.layer_s + work.moe_layers * rates.moe_layer_s
     return StepTerms(
         host=rates.host_step_s
         + rates.worker_s * np.log2(work.tensor_parallel)
         + rates.host_sequence_s * sampled,
-        launches=work.layers * rates.layer_s + work.moe_layers * rates.moe_layer_s,
+        launches=launches + np.where(prefilling, _mixed_s(work, rates), 0.0),
         linears_memory=read,
-        linears_compute=linears - read,
+        linears_compute=linears - read + activations,
         experts=_expert_s(work, rates, tokens),
         head=np.maximum(head_read, head_compute) + logits,
         kv_attention=(work.kv_bytes * context + work.window_kv_bytes * window_context) / kv_rate,
@@ -204,6 +216,16 @@ def step_terms(
         / pair_rate,
         collectives=_collective_s(work, rates, tokens),
     )
+
+
+def _mixed_s(work: Work, rates: Rates) -> Values:
+    """What launching outside the CUDA graph adds to a step that holds prefill tokens."""
+    result: Values = (
+        work.layers * rates.mixed_layer_s
+        + work.moe_layers * rates.mixed_moe_layer_s
+        + work.reductions * rates.mixed_reduce_s
+    )
+    return result
 
 
 def _expert_s(work: Work, rates: Rates, tokens: Values) -> Values:
@@ -257,6 +279,7 @@ def step_cost(
         sample_s=np.asarray(by_samples.head + by_samples.host - by_tokens.host),
         kv_s=float(work.kv_bytes) / kv_rate,
         prefill_s=float(work.pair_flops) / pair_rate,
+        mixed_s=float(_mixed_s(work, rates)),
         window=window.size if window else 0,
         window_kv_s=float(work.window_kv_bytes) / kv_rate,
         window_prefill_s=float(work.window_pair_flops) / pair_rate,
@@ -343,6 +366,7 @@ def breakdown(
         window_context=batch * seen,
         pairs=q * (q + 1) / 2,
         window_pairs=capped * (capped + 1) / 2 + (q - capped) * capped,
+        prefilling=prompt_tokens > 0,
     )
 
 

@@ -36,6 +36,8 @@ class Work:
     """Peak operations per second in their compute format."""
     linear_bits: Values
     """Width of that format: 16, 8 or 4."""
+    activation_bytes: Values
+    """Traffic of norms, rotations and activation functions per token."""
     linear_read_bits: Values
     """Width of the weights themselves: 16, 8 or 4."""
     head_bytes: Values
@@ -119,6 +121,8 @@ def work_of(deployment: Deployment) -> Work:
         linear_flops=2.0 * linears / t,
         linear_peak=chip.peak_flops(linear_format),
         linear_bits={"fp8": 8.0, "int8": 8.0, "fp4": 4.0}.get(linear_format, 16.0),
+        activation_bytes=2.0
+        * (8.0 * model.num_layers * model.hidden_size + 3.0 * _dense_width(model, count) / t),
         linear_read_bits={1.0: 8.0, 2.0: 16.0}.get(WEIGHT_BYTES[deployment.linear_dtype], 4.0),
         head_bytes=2.0 * model.vocab_size * model.hidden_size / t,
         head_flops=2.0 * model.vocab_size * model.hidden_size / t,
@@ -150,6 +154,11 @@ def work_of(deployment: Deployment) -> Work:
         exchanges=2.0 * routed if dp > 1 else 0.0,
         link=chip.link_bytes_per_s,
     )
+
+
+def _dense_width(model: ModelSpec, count: ParameterCount) -> float:
+    """Feed-forward columns of all dense layers together."""
+    return float(count.dense_ffn_layers * model.intermediate_size)
 
 
 def _expert_kernel(deployment: Deployment) -> float:

@@ -12,9 +12,6 @@ import streamlit as st
 
 Row = Mapping[str, Any]
 
-FIT = alt.AutoSizeParams(type="fit-x", contains="padding")
-"""Of charts whose height follows from the number of bars."""
-
 DOUBLING = "datum.value >= 1024 ? datum.value / 1024 + 'k' : datum.value"
 """Labels of an axis of token counts or batches: 512, 1k, 2k."""
 
@@ -70,7 +67,7 @@ def stacked_bars(
                 alt.Tooltip(f"{value}:Q", title=title, format=",.3~f"),
             ],
         )
-        .properties(height=alt.Step(38), autosize=FIT)
+        .properties(height=alt.Step(38))
     )
     return chart
 
@@ -264,12 +261,13 @@ def pareto(points: Sequence[Row]) -> alt.LayerChart:
             alt.Tooltip("meets:N", title="Requirements"),
         ],
     )
-    ring = (
-        base.transform_filter("datum.chosen")
-        .mark_point(filled=False, size=900, strokeWidth=2)
-        .encode(y="quality:Q")
-    )
-    return layered(ranges, marks.add_params(pick), ring).properties(height=380)
+    layers = [ranges, marks.add_params(pick)]
+    if any(point["chosen"] for point in points):
+        ring = base.transform_filter("datum.chosen").mark_point(
+            filled=False, size=900, strokeWidth=2
+        )
+        layers.append(ring.encode(y="quality:Q"))
+    return layered(*layers).properties(height=380)
 
 
 def tornado(rows: Sequence[Row], *, base: float) -> alt.LayerChart:
@@ -299,7 +297,7 @@ def tornado(rows: Sequence[Row], *, base: float) -> alt.LayerChart:
             ],
         )
     )
-    return layered(bars).properties(height=alt.Step(26), autosize=FIT)
+    return layered(bars).properties(height=alt.Step(26))
 
 
 def layered(*layers: alt.Chart) -> alt.LayerChart:

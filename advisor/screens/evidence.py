@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from advisor.screens.sections import assumptions, tables
+from advisor.screens.sections import assumptions, tables, workloads
 
 TABS = {
     "Quality": tables.quality,
@@ -14,7 +14,7 @@ TABS = {
     "Accelerators": tables.accelerators,
     "GPU prices": tables.gpu_prices,
     "Hosted prices": tables.hosted_prices,
-    "Workloads": tables.workloads,
+    "Workloads": workloads.draw,
     "Notices": tables.notices,
 }
 

@@ -56,8 +56,17 @@ def percent(fraction: float, decimals: int | None = None) -> str:
     return f"{value:,.{decimals}f}{NBSP}%"
 
 
+def likelihood(probability: float) -> str:
+    """A probability, never shown as certain: `57 %`, `over 99 %`."""
+    if probability < 0.01:
+        return f"under 1{NBSP}%"
+    return f"over 99{NBSP}%" if probability > 0.99 else percent(probability, 0)
+
+
 def milliseconds(value_ms: float) -> str:
     """A duration given in milliseconds: `0.42 ms`, `80 ms`, `1.25 s`, `3.1 min`."""
+    if math.isinf(value_ms):
+        return "overloaded"
     if value_ms >= 120_000:
         return f"{significant(value_ms / 60_000)}{NBSP}min"
     if value_ms >= 999.5:

@@ -35,7 +35,7 @@ def usable(search: FullSearch | None, task: TaskProfile) -> bool:
 with st.sidebar:
     task = headline.draw()
 search: FullSearch | None = st.session_state.get(SEARCH)
-if search is None or search.task != task:
+if search is None or search.task != task or search.superseded:
     search = archive().search(task, instead_of=search)
     st.session_state[SEARCH] = search
 if search.finished and search.exploration:
@@ -72,5 +72,6 @@ if usable(last, task):
         icon=":material/download:",
     )
 elif not search.finished:
-    with st.skeleton(height=420):
-        pass
+    st.skeleton(height=420)
+# Only now: beside the drawing, both would take twice as long.
+archive().start(search)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +15,8 @@ from advisor.task import TaskProfile
 
 MOST_KEPT = 32
 """Finished searches kept for all sessions of this server."""
+
+_LOG = logging.getLogger(__name__)
 
 
 class _SupersededError(Exception):
@@ -31,6 +34,8 @@ class FullSearch:
         self.problem: str | None = None
         """Why there is no result, in one line."""
         self.superseded = False
+        """Whether it was given up because its session went on to another task."""
+        self.started = False
         self._done = threading.Event()
 
     @property
@@ -47,8 +52,10 @@ class FullSearch:
             self.problem = "superseded"
         except AdvisorError as error:
             self.problem = str(error)
+        except Exception:
+            _LOG.exception("the search for %s failed", self.task.name)
+            self.problem = "The search failed; the app's log says where."
         finally:
-            self.problem = self.problem or (None if self.exploration else "the search failed")
             self._done.set()
 
     def _report(self, step: str) -> None:
@@ -66,20 +73,26 @@ class Archive:
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="full-search")
 
     def search(self, task: TaskProfile, *, instead_of: FullSearch | None = None) -> FullSearch:
-        """The search for a task, started if need be; a running one for another task gives way."""
+        """The search for a task, perhaps still to be started; one for another task gives way."""
         key = task.model_dump_json()
         with self._lock:
             if instead_of and not instead_of.finished and instead_of.task != task:
                 instead_of.superseded = True
                 self._searches.pop(instead_of.task.model_dump_json(), None)
             found = self._searches.get(key)
-            if found is None or found.problem:
+            if found is None or found.problem or found.superseded:
                 found = self._searches[key] = FullSearch(task)
-                self._worker.submit(found.run)
                 while len(self._searches) > MOST_KEPT:
                     self._searches.popitem(last=False)
             self._searches.move_to_end(key)
             return found
+
+    def start(self, search: FullSearch) -> None:
+        """Let a search run, once."""
+        with self._lock:
+            if not search.started:
+                search.started = True
+                self._worker.submit(search.run)
 
 
 @st.cache_resource(show_spinner=False, max_entries=1)
@@ -88,7 +101,7 @@ def archive() -> Archive:
     return Archive()
 
 
-@st.fragment(run_every=0.3)
+@st.fragment(run_every=0.4)
 def watch(search: FullSearch, message: str) -> None:
     """Say what a running search does; draw the page again when it has finished."""
     if search.finished:

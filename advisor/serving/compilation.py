@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-MESSAGE = "Compiling the simulator (once per installation, about 30 s) …"
+MESSAGE = "Compiling the simulator (once per installation, about half a minute) …"
 
 
 def ensure_compiled(announce: Callable[[str], None] | None = None) -> float:
@@ -27,16 +26,9 @@ def ensure_compiled(announce: Callable[[str], None] | None = None) -> float:
 
 
 def is_cached() -> bool:
-    """Whether compiled code lies on disk for every part, as new as its source."""
+    """Whether compiled code lies on disk for every part, from the sources as they are now."""
     from advisor.serving import dispatch, kernel, tally
+    from advisor.serving.compiled import is_on_disk
 
     parts: tuple[Any, ...] = (kernel.advance, dispatch.dispatch, tally.tally)
-    return all(part.signatures or _on_disk(part) for part in parts)
-
-
-def _on_disk(part: Any) -> bool:
-    """Whether an index of compiled code exists that is newer than the function's module."""
-    source = Path(part.py_func.__code__.co_filename)
-    folder = Path(part.stats.cache_path)
-    index = folder.glob(f"{source.stem}.{part.py_func.__name__}-*.nbi")
-    return any(file.stat().st_mtime >= source.stat().st_mtime for file in index)
+    return all(is_on_disk(part) for part in parts)

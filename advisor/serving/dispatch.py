@@ -22,6 +22,9 @@ AFFINITY_MARGIN = 4
 the requests of the least loaded one and over 4 more: cached tokens are not worth any queue. The
 rule is that of SGLang's cache-aware router, with a margin that suits small fleets."""
 
+# What happens next.
+ARRIVAL, CANCELLATION, TICK, DRAIN = range(4)
+
 # Front.status
 OFF, READY, DRAINING = range(3)
 
@@ -76,52 +79,54 @@ def dispatch(stop: IntArray, front: Front, costs: Costs, load: Load, fleet: Engi
         fleet: the engines, with replicas as the first axis of all but `gaps`.
     """
     count, replicas = len(load.arrival_s), len(front.status)
-    pushed, loads = front.pushed, front.loads
     arrival, given_up, turn, tick = 0, 0, 0, 0
     tick_s = front.rates[INTERVAL] if front.settings[TARGET] > 0 else math.inf
-    while (arrival < count or given_up < len(front.cancel_s)) and stop[0] == 0:
+    event = ARRIVAL
+    while event != DRAIN and stop[0] == 0:
         arrives_s = load.arrival_s[arrival] if arrival < count else math.inf
         goes_s = front.cancel_s[given_up] if given_up < len(front.cancel_s) else math.inf
-        if tick_s <= min(arrives_s, goes_s) and arrival < count:
-            for replica in range(replicas):
-                loads[replica] = _load_at(replica, tick_s, pushed, stop, costs, load, fleet)
-            _scale(tick, tick_s, loads, front, fleet.moments)
+        event, moment = _next_event(arrives_s, goes_s, tick_s)
+        begin, end = 0, replicas
+        if event == CANCELLATION:
+            begin = front.replica_of[front.cancel_order[given_up]]
+            end = begin + 1
+        elif event == ARRIVAL and front.settings[POLICY] == ROUND_ROBIN:
+            end = 0
+        for replica in range(begin, end):
+            if front.pushed[replica] > 0:
+                engine = _replica(replica, fleet)
+                advance(moment, event == CANCELLATION, stop, costs, load, engine)
+                front.loads[replica] = in_system(
+                    moment, front.pushed[replica], engine.state, engine.moments
+                )
+        if event == TICK:
+            _scale(tick, tick_s, front, fleet.moments)
             tick += 1
             tick_s = (tick + 1) * front.rates[INTERVAL]
-        elif arrives_s <= goes_s:
-            if front.settings[POLICY] == ROUND_ROBIN:
-                chosen = _next_in_turn(turn, arrives_s, front)
-            else:
-                for replica in range(replicas):
-                    if _is_ready(replica, arrives_s, front):
-                        loads[replica] = _load_at(
-                            replica, arrives_s, pushed, stop, costs, load, fleet
-                        )
-                chosen = _least_loaded(turn, arrives_s, loads, front)
-                if front.settings[POLICY] == PREFIX_AWARE and front.groups[arrival] >= 0:
-                    chosen = _holder(chosen, front.groups[arrival], arrives_s, loads, front)
+        elif event == ARRIVAL:
+            chosen = _choose(front.groups[arrival], turn, moment, front)
             turn = chosen + 1
-            group = front.groups[arrival]
-            if group >= 0 and not _touch(group, front.residents[chosen]):
-                load.cached[arrival] = 0
-            front.replica_of[arrival] = chosen
-            push(arrival, fleet.state[chosen], load.link)
-            pushed[chosen] += 1
+            _send(arrival, chosen, front, load, fleet)
             arrival += 1
-        else:
-            who = front.cancel_order[given_up]
-            chosen = front.replica_of[who]
-            engine = _replica(chosen, fleet)
-            advance(goes_s, True, stop, costs, load, engine)
-            pushed[chosen] -= cancel(who, costs, load, engine)
+        elif event == CANCELLATION:
+            engine = _replica(begin, fleet)
+            gone = cancel(front.cancel_order[given_up], costs, load, engine)
+            front.pushed[begin] -= gone
+            front.loads[begin] -= gone
             given_up += 1
-    for replica in range(replicas):
-        advance(math.inf, False, stop, costs, load, _replica(replica, fleet))
-        if front.status[replica] != OFF:
-            end_s = max(fleet.moments[replica, NOW], load.arrival_s[count - 1])
-            if front.status[replica] == DRAINING:
-                end_s = max(fleet.moments[replica, NOW], front.ready_s[replica])
-            front.rented_s[replica] += max(end_s - front.launched_s[replica], 0.0)
+    _count_rent(load.arrival_s[count - 1], front, fleet.moments)
+
+
+@inlined
+def _next_event(arrives_s: float, goes_s: float, tick_s: float) -> tuple[int, float]:
+    """What comes first: a decision to scale while requests arrive, an arrival, a cancellation."""
+    if math.isinf(arrives_s) and math.isinf(goes_s):
+        return DRAIN, math.inf
+    if tick_s <= min(arrives_s, goes_s) and not math.isinf(arrives_s):
+        return TICK, tick_s
+    if arrives_s <= goes_s:
+        return ARRIVAL, arrives_s
+    return CANCELLATION, goes_s
 
 
 @inlined
@@ -137,21 +142,25 @@ def _replica(index: int, fleet: Engine) -> Engine:
 
 
 @compiled
-def _load_at(
-    replica: int,
-    moment: float,
-    pushed: IntArray,
-    stop: IntArray,
-    costs: Costs,
-    load: Load,
-    fleet: Engine,
-) -> int:
-    """Requests inside a replica at a moment, to which it is advanced."""
-    if pushed[replica] == 0:
-        return 0
-    advance(moment, False, stop, costs, load, _replica(replica, fleet))
-    inside: int = in_system(moment, pushed[replica], fleet.state[replica], fleet.moments[replica])
-    return inside
+def _choose(group: int, turn: int, moment: float, front: Front) -> int:
+    """The replica for a request that arrives now."""
+    if front.settings[POLICY] == ROUND_ROBIN:
+        return _next_in_turn(turn, moment, front)
+    least = _least_loaded(turn, moment, front)
+    if front.settings[POLICY] == PREFIX_AWARE and group >= 0:
+        return _holder(least, group, moment, front)
+    return least
+
+
+@compiled
+def _send(who: int, replica: int, front: Front, load: Load, fleet: Engine) -> None:
+    """Queue a request at a replica."""
+    group = front.groups[who]
+    if group >= 0 and not _touch(group, front.residents[replica]):
+        load.cached[who] = 0
+    front.replica_of[who] = replica
+    push(who, fleet.state[replica], load.link)
+    front.pushed[replica] += 1
 
 
 @inlined
@@ -170,9 +179,9 @@ def _next_in_turn(turn: int, moment: float, front: Front) -> int:
 
 
 @compiled
-def _least_loaded(turn: int, moment: float, loads: IntArray, front: Front) -> int:
+def _least_loaded(turn: int, moment: float, front: Front) -> int:
     """The ready replica with the fewest requests; the next in turn among equals."""
-    replicas, best = len(front.status), -1
+    replicas, best, loads = len(front.status), -1, front.loads
     for step in range(replicas):
         replica = (turn + step) % replicas
         if _is_ready(replica, moment, front) and (best < 0 or loads[replica] < loads[best]):
@@ -181,9 +190,9 @@ def _least_loaded(turn: int, moment: float, loads: IntArray, front: Front) -> in
 
 
 @compiled
-def _holder(least: int, group: int, moment: float, loads: IntArray, front: Front) -> int:
+def _holder(least: int, group: int, moment: float, front: Front) -> int:
     """The least loaded replica that holds a prompt beginning, unless it has too much to do."""
-    best = -1
+    best, loads = -1, front.loads
     for replica in range(len(front.status)):
         if not _is_ready(replica, moment, front):
             continue
@@ -214,12 +223,12 @@ def _touch(group: int, residents: IntArray) -> bool:
 
 
 @compiled
-def _scale(tick: int, now: float, loads: IntArray, front: Front, moments: FloatArray) -> None:
+def _scale(tick: int, now: float, front: Front, moments: FloatArray) -> None:
     """Start and drain replicas: as many as the requests inside need, at a target number each.
 
     Fewer only if that would have sufficed at each of the last DOWN_TICKS ticks.
     """
-    settings, status = front.settings, front.status
+    settings, status, loads = front.settings, front.status, front.loads
     active, ready, inside = 0, 0, 0
     for replica in range(len(status)):
         inside += loads[replica]
@@ -252,3 +261,16 @@ def _scale(tick: int, now: float, loads: IntArray, front: Front, moments: FloatA
             front.ready_s[replica] = now
             active -= 1
             ready -= 1
+
+
+@compiled
+def _count_rent(last_arrival_s: float, front: Front, moments: FloatArray) -> None:
+    """Add what replicas that are still there were paid for: until all is served."""
+    for replica in range(len(front.status)):
+        if front.status[replica] == OFF:
+            continue
+        end_s = last_arrival_s
+        if front.status[replica] == DRAINING:
+            end_s = front.ready_s[replica]
+        end_s = max(end_s, moments[replica, NOW])
+        front.rented_s[replica] += max(end_s - front.launched_s[replica], 0.0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -150,8 +151,24 @@ class Goodput(Record):
     """Per second, from the first arrival to the last finish."""
 
 
+class Served(Protocol):
+    """A timeline of one deployment, or of a cascade."""
+
+    @property
+    def arrival_s(self) -> FloatArray: ...
+
+    @property
+    def first_token_s(self) -> FloatArray: ...
+
+    @property
+    def finish_s(self) -> FloatArray: ...
+
+    @property
+    def output_tokens(self) -> NDArray[np.int64]: ...
+
+
 def goodput(
-    timeline: Timeline,
+    timeline: Served,
     *,
     ttft_s: float = math.inf,
     tpot_s: float = math.inf,
@@ -170,10 +187,10 @@ def goodput(
     met &= timeline.finish_s - timeline.arrival_s + request_overhead_s <= e2e_s
     met &= (tpot <= tpot_s) | (~later & ~np.isnan(timeline.finish_s))
     good = int(np.count_nonzero(met))
-    return Goodput(share=good / len(timeline), rate_per_s=good / _span(timeline))
+    return Goodput(share=good / len(met), rate_per_s=good / _span(timeline))
 
 
-def _span(timeline: Timeline) -> float:
+def _span(timeline: Served) -> float:
     """Seconds from the first arrival to the last finish."""
     finish = timeline.finish_s[~np.isnan(timeline.finish_s)]
     end = float(finish.max()) if len(finish) else float(timeline.arrival_s[-1])

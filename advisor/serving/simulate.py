@@ -280,4 +280,5 @@ def compile_kernel(*, everything: bool = False) -> None:
     simulate_engine(step, engine, kv_blocks=1, requests=one)
     if everything:
         simulate_engine(step, engine, kv_blocks=1, requests=one.with_timeout(9.0))
-        tally(0, 0, 1, *np.ones((4, 1)), ones, *empty_tallies())
+        arrival, scheduled, first, finish = np.ones((4, 1))
+        tally(0, 0, 1, arrival, scheduled, first, finish, ones, *empty_tallies())

@@ -60,10 +60,14 @@ def simulate_stream(
 
     Raises:
         DoesNotFitError, InputError, Stopped: as `simulate_engine`; arrivals must have one rate
-            (Poisson, gamma or constant), and requests no repeats.
+            (Poisson, gamma or constant), and requests no repeats and one shared beginning.
     """
-    if not isinstance(workload.arrivals, Poisson | Gamma | Constant) or workload.repeat_share:
-        raise InputError("a streamed load has Poisson, gamma or constant arrivals and no repeats")
+    if not isinstance(workload.arrivals, Poisson | Gamma | Constant) or (
+        workload.repeat_share or workload.prefix_groups > 1
+    ):
+        raise InputError(
+            "a streamed load has Poisson, gamma or constant arrivals, no repeats and one beginning"
+        )
     run = _Stream(
         step, engine, kv_blocks, workload, count=count, seed=seed, chunk=min(chunk, count)
     )
@@ -91,8 +95,8 @@ class _Stream:
         self.step, self.engine, self.kv_blocks = step, engine, kv_blocks
         self.workload, self.count, self.chunk = workload, count, chunk
         self.signal = StopSignal()
-        when, sizes, _ = (
-            np.random.default_rng(child) for child in np.random.SeedSequence(seed).spawn(3)
+        when, sizes, *_ = (
+            np.random.default_rng(child) for child in np.random.SeedSequence(seed).spawn(4)
         )
         self.when, self.sizes = when, sizes
         self.drawn, self.last_arrival_s = 0, 0.0

@@ -137,6 +137,8 @@ class Workload:
     output_lengths: Lengths
     shared_prefix_tokens: int = 0
     """Tokens that every prompt begins with."""
+    prefix_groups: int = 1
+    """Different beginnings of that length, equally frequent; a replica holds some of them."""
     repeat_share: float = 0.0
     """Share of requests that repeat an earlier one word for word."""
     correlation: float = 0.0
@@ -153,6 +155,7 @@ class Workload:
             count=count,
             seed=seed,
             shared_prefix_tokens=self.shared_prefix_tokens,
+            prefix_groups=self.prefix_groups,
             prefix_caching=prefix_caching,
             block_size=block_size,
             repeat_share=self.repeat_share,
@@ -173,6 +176,7 @@ def draw_requests(
     count: int,
     seed: int,
     shared_prefix_tokens: int = 0,
+    prefix_groups: int = 1,
     prefix_caching: bool = True,
     block_size: int = 16,
     repeat_share: float = 0.0,
@@ -182,7 +186,8 @@ def draw_requests(
 
     With prefix caching every request but the first finds the whole blocks of the shared beginning
     in the cache, and never its whole prompt (vLLM recomputes at least the last token). Prompts
-    shorter than the shared beginning are lengthened to one token more than it.
+    shorter than the shared beginning are lengthened to one token more than it. With several
+    beginnings (`prefix_groups`) a hit depends on what the request's replica holds.
 
     Arrivals and each kind of length have random streams of their own, so that a load at two rates
     has the same prompts and answers.
@@ -194,8 +199,10 @@ def draw_requests(
         raise InputError(f"requests = {count}: at least 1 is expected")
     if not 0 <= repeat_share < 1 or not -1 <= correlation <= 1:
         raise InputError("repeat_share must lie in [0, 1) and correlation in [-1, 1]")
-    when, sizes, repeats = (
-        np.random.default_rng(child) for child in np.random.SeedSequence(seed).spawn(3)
+    if prefix_groups < 1:
+        raise InputError(f"prefix_groups = {prefix_groups}: at least 1 is expected")
+    when, sizes, repeats, beginnings = (
+        np.random.default_rng(child) for child in np.random.SeedSequence(seed).spawn(4)
     )
     arrival_s = arrivals.draw(when, count)
     normal_in, normal_out = sizes.standard_normal((count, 2)).T
@@ -206,14 +213,21 @@ def draw_requests(
     if repeat_share > 0:
         keys = _prompt_keys(repeats, count, repeat_share)
         inputs, outputs = inputs[keys], outputs[keys]
+    groups = beginnings.integers(0, prefix_groups, count) if prefix_groups > 1 else None
+    if groups is not None and keys is not None:
+        groups = groups[keys]
     return Requests(
         arrival_s=arrival_s,
         input_tokens=inputs,
         output_tokens=outputs,
         cached_tokens=cached_prefix(
-            inputs, shared_prefix_tokens if prefix_caching else 0, block_size=block_size
+            inputs,
+            shared_prefix_tokens if prefix_caching else 0,
+            block_size=block_size,
+            first_misses=groups is None,
         ),
         prompt_key=keys,
+        prefix_group=groups,
         closed_loop=arrivals if isinstance(arrivals, ClosedLoop) else None,
     )
 

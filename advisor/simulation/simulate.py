@@ -69,7 +69,6 @@ def simulate(
         raise InputError(f"escalation_rate = {escalation_rate:g}: 0 to 1 is expected")
     if seed < 0:
         raise InputError(f"seed = {seed}: a whole number from 0 up is expected")
-    ensure_compiled(announce)
     catalog = catalog or load_catalog()
     drawn = _requests(task, requests, seed, trace)
     if architecture is not None:
@@ -95,6 +94,7 @@ def simulate(
         )
         # Which role a model plays alone makes no difference to its queue.
         system = System({"slm": tier}, tier.title, seed)
+    ensure_compiled(announce)
     return result_of(task, system, requests=len(drawn), series_every_s=series_every_s)
 
 

@@ -68,10 +68,10 @@ def test_a_wrong_value_is_told_beside_its_control(visit: Visit) -> None:
     [
         ("name: [", "not valid YAML"),
         ("a: &a [x, x]\nb: " + "*a " * 40, "YAML"),
-        ("name: x\nspeed: 3", "speed"),
+        ("name: x", "'task' is missing"),
         ("", "nothing"),
     ],
-    ids=["not YAML", "bomb", "unknown key", "empty"],
+    ids=["not YAML", "bomb", "incomplete", "empty"],
 )
 def test_pasted_text_that_is_no_profile_gets_one_line(visit: Visit, text: str, said: str) -> None:
     visit.open("Task")

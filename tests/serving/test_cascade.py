@@ -26,6 +26,7 @@ from advisor.serving.cascade import (
     simulate_cascade,
 )
 from advisor.serving.engine import EngineSettings
+from advisor.serving.metrics import goodput
 from advisor.serving.simulate import simulate_engine
 from advisor.serving.workload import ClosedLoop, Fixed, Poisson, Requests, Uniform, draw_requests
 
@@ -308,6 +309,7 @@ def test_the_report_is_of_the_mixture() -> None:
     assert told.by_route["small"].tpot.p99 == 0
     assert told.by_route["escalated"].ttft.p50 > told.by_route["small"].ttft.p50
     assert told.stable
+    assert goodput(timeline, e2e_s=told.e2e.p95).share == pytest.approx(0.95, abs=0.001)
     assert told.small is not None and told.small.sustainable_rate_per_s == 60
     tried = len(timeline.small.index) / 4000
     assert told.sustainable_rate_per_s == pytest.approx(60 / tried)

@@ -212,6 +212,21 @@ def test_a_fleet_grows_after_the_cold_start_and_shrinks_after_the_delay() -> Non
     assert timeline.replica_seconds >= timeline.busy_s
 
 
+def test_a_slow_start_costs_tail_latency() -> None:
+    """The same surge with replicas that are there at once, and with ones that take a minute."""
+    surge = np.concatenate([np.arange(0, 60, 1.0), np.arange(60, 180, 0.25)])
+    requests = requests_at(surge.tolist(), outputs=[2] * len(surge))
+
+    def p99(cold_start_s: float) -> float:
+        scaling = Scaling(
+            min_replicas=2, max_replicas=12, target_in_flight=2, cold_start_s=cold_start_s
+        )
+        timeline = fleet(requests, 2, balancing="least_loaded", scaling=scaling)
+        return float(np.quantile(timeline.finish_s - timeline.arrival_s, 0.99))
+
+    assert p99(0.0) < p99(60.0) / 2
+
+
 def test_cold_start_is_weights_over_bandwidth_and_the_engine() -> None:
     assert cold_start(weight_bytes=16e9, load_bytes_per_s=2e9, engine_start_s=40) == 48
 

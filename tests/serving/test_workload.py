@@ -6,9 +6,12 @@ import math
 
 import numpy as np
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from advisor.catalog.locations import PROFILES
+from advisor.catalog.workloads import WorkloadShape
 from advisor.errors import InputError
 from advisor.serving.lengths import MAX_P95_TO_MEAN
 from advisor.serving.workload import (
@@ -23,6 +26,7 @@ from advisor.serving.workload import (
     Lognormal,
     Poisson,
     Requests,
+    Tabulated,
     Trace,
     Uniform,
     Workload,
@@ -30,6 +34,7 @@ from advisor.serving.workload import (
     day_of,
     draw_requests,
     workload_of,
+    workload_of_shape,
 )
 from advisor.task import TaskProfile
 
@@ -190,6 +195,46 @@ def test_a_task_at_its_peak_hour() -> None:
     assert requests.input_tokens.min() > 280
     assert requests.cached_tokens[1:].tolist() == [272] * 999
     assert workload_of(TaskProfile.from_yaml(PROFILE), rate_per_s=5).arrivals == Gamma(5, 0.5)
+
+
+def test_a_measured_shape_is_drawn_from_its_quantiles() -> None:
+    """A shape of five levels: half the counts below 100, none above 400; correlated lengths."""
+    lengths = Tabulated((0.0, 0.5, 1.0), (0.0, 100.0, 400.0))
+    drawn = lengths.from_normal(np.random.default_rng(2).standard_normal(MANY))
+    assert drawn.min() == 1 and drawn.max() == 400
+    assert np.median(drawn) == pytest.approx(100, abs=2)
+    assert drawn.mean() == pytest.approx(lengths.mean, rel=0.01)
+    assert lengths.mean == (50 + 250) / 2
+    with pytest.raises(InputError, match="ascending levels"):
+        Tabulated((0.0, 0.5), (1.0, 2.0))
+
+
+def test_shapes_of_the_shipped_traces_become_loads() -> None:
+    for path in sorted((PROFILES / "workloads").glob("*.yaml")):
+        shape = WorkloadShape.model_validate(yaml.safe_load(path.read_text()))
+        if shape.arrivals is None:
+            with pytest.raises(InputError, match="give a rate"):
+                workload_of_shape(shape)
+        load = workload_of_shape(shape, rate_per_s=5.0)
+        requests = load.draw(count=50_000, seed=1)
+        assert requests.offered_rate_per_s == pytest.approx(5, rel=0.1)
+        assert requests.input_tokens.mean() == pytest.approx(shape.input.mean, rel=0.1)
+        assert requests.output_tokens.mean() == pytest.approx(shape.output.mean, rel=0.1)
+
+
+def test_groups_of_beginnings_are_equally_frequent() -> None:
+    requests = draw_requests(
+        Poisson(1),
+        Fixed(100),
+        Fixed(1),
+        count=9000,
+        seed=1,
+        shared_prefix_tokens=64,
+        prefix_groups=3,
+    )
+    assert requests.prefix_group is not None
+    assert np.bincount(requests.prefix_group) == pytest.approx([3000] * 3, rel=0.1)
+    assert set(requests.cached_tokens.tolist()) == {64}
 
 
 def test_a_task_over_its_day() -> None:

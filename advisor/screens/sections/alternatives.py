@@ -14,7 +14,7 @@ from advisor.decide.recommendation import (
     Recommendation,
 )
 from advisor.screens import charts
-from advisor.screens.formatting import interval, percent, plain
+from advisor.screens.formatting import interval, likelihood, plain
 from advisor.screens.sections.figures import FIGURES
 
 SHOWN = 8
@@ -36,7 +36,7 @@ def comparison(answer: Recommendation) -> None:
     rows = {"What": [f"**{plain(one.chosen.title)}**" for one in others]}
     for name, title, show in FIGURES:
         rows[title] = [_figure(getattr(one.projection, name), show) for one in others]
-    rows["All requirements hold"] = [f"{percent(one.probability, 0)} likely" for one in others]
+    rows["All requirements hold"] = [f"{likelihood(one.probability)} likely" for one in others]
     rows["Median misses"] = [plain("; ".join(one.misses)) or "nothing" for one in others]
     st.table(pd.DataFrame(rows, index=list(columns)).T.rename_axis("Figure"))
 

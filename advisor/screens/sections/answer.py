@@ -15,7 +15,7 @@ from advisor.decide.recommendation import (
     Recommendation,
     Status,
 )
-from advisor.screens.formatting import interval, milliseconds, percent, plain, usd
+from advisor.screens.formatting import interval, likelihood, milliseconds, percent, plain, usd
 from advisor.screens.sections.figures import FIGURES
 from advisor.task import TaskProfile
 
@@ -104,7 +104,7 @@ def conditions(answer: Recommendation) -> None:
             what, chance, basis, settled = st.columns([2, 1, 3, 3])
             what.markdown(f"**{plain(one.requirement)}**")
             with chance:
-                st.badge(f"{percent(one.probability, 0)} likely", color=_confidence(one))
+                st.badge(f"{likelihood(one.probability)} likely", color=_confidence(one))
             basis.markdown(f":small[Rests on]  \n{plain(one.basis)}")
             settled.markdown(f":small[Settled by]  \n{plain(one.settle_by)}")
 
@@ -119,6 +119,8 @@ def next_measurement(answer: Recommendation) -> None:
         return
     st.header("Measure next")
     with st.container(border=True):
-        st.markdown(f"**{plain(answer.next_measurement.what)}**")
-        st.caption(plain(answer.next_measurement.reduces))
+        what = answer.next_measurement.what
+        st.markdown(
+            f"**{plain(what[:1].upper() + what[1:])}**: {plain(answer.next_measurement.reduces)}."
+        )
         st.caption(f"Effort: {plain(answer.next_measurement.effort)}")

@@ -34,7 +34,8 @@ def sensitivities(answer: Recommendation) -> None:
             alt="Cost a month as one input changes: "
             + "; ".join(f"{one.input} {one.change}: {_cost(one)}" for one in priced),
         )
-    with st.expander("As a table"):
+    folded = base is not None and bool(priced)
+    with st.expander("As a table") if folded else st.container():
         st.table(
             pd.DataFrame(
                 {

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.metadata
 import math
 from collections import Counter
-from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
@@ -37,7 +36,7 @@ def models() -> None:
         f"entry: {catalog.as_of}. Add one by naming the path of its config.json wherever a model "
         "is asked for."
     )
-    _table(
+    table(
         [_model_row(model) for model in catalog.models.values()],
         "Open-weight models with their shapes, licences and sources.",
         {
@@ -82,7 +81,7 @@ def accelerators() -> None:
         f"{len(catalog.accelerators)} accelerators at dense peak rates (no sparsity). Add your own "
         "by naming the path of a YAML file with the same keys."
     )
-    _table(
+    table(
         [
             {
                 "Accelerator": chip.id,
@@ -123,7 +122,7 @@ def gpu_prices() -> None:
         "Marketplace asks are volatile, come without a service agreement and are never a default. "
         "A price of your own goes into the task (constraints, usd_per_accelerator_hour)."
     )
-    _table(
+    table(
         [
             {
                 "Accelerator": price.accelerator,
@@ -148,7 +147,7 @@ def hosted_prices() -> None:
         "USD per million tokens at standard list prices, for today: from the installed "
         "genai-prices where it knows the model, else from the shipped list."
     )
-    _table(
+    table(
         [
             {
                 "Model": model.id,
@@ -210,7 +209,7 @@ def quality() -> None:
         f"{len(chosen)} published scores for {kind}. Scores on different data sets and metrics do "
         "not compare directly: the prior reads differences within a study."
     )
-    _table(
+    table(
         [
             {
                 "Model": row.model,
@@ -250,7 +249,7 @@ def calibration() -> None:
     chips = load_catalog().accelerators
     labels = {"measured": 0, "calibrated": 1, "transferred": 2, "assumed": 3}
     found = {name: calibration_for(chip) for name, chip in chips.items()}
-    _table(
+    table(
         [
             {
                 "Accelerator": name,
@@ -273,7 +272,7 @@ def calibration() -> None:
     st.caption(f"{found[name].label.capitalize()}: {found[name].basis}.")
     values = found[name].coefficients.model_dump()
     prior = fit.coefficients.model_dump()
-    _table(
+    table(
         [
             {
                 "Coefficient": field,
@@ -285,16 +284,6 @@ def calibration() -> None:
         ],
         f"Calibrated coefficients of {name}.",
         {"Meaning": text(width="large"), "Value": text(help="Seconds where the name ends in _s.")},
-    )
-
-
-def workloads() -> None:
-    """Shapes of real request streams."""
-    st.caption("Token lengths and arrivals of public traces; parameters fitted to them.")
-    _table(
-        [_flat(shape.model_dump(mode="json")) for shape in load_catalog().workloads.values()],
-        "Workload shapes fitted to public traces.",
-        {},
     )
 
 
@@ -312,18 +301,7 @@ def _factor(log_sd: float) -> str:
     return f"×/÷ {math.exp(Z_90 * log_sd):.2f}"
 
 
-def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, inner in value.items():
-        name = f"{prefix}{key}".replace("_", " ")
-        if isinstance(inner, dict):
-            flat |= _flat(inner, f"{name}: ")
-        else:
-            flat[name] = inner
-    return flat
-
-
-def _table(rows: list[dict[str, Any]], description: str, columns: dict[str, Any]) -> None:
+def table(rows: list[dict[str, Any]], description: str, columns: dict[str, Any]) -> None:
     """A table that can be sorted, searched and downloaded."""
     frame = pd.DataFrame(rows).dropna(axis="columns", how="all")
     st.dataframe(
