@@ -12,6 +12,7 @@ from advisor.screens.formatting import plain
 FOLDER = Path(screens.__file__).parent
 
 st.set_page_config(page_title="Advisor", page_icon=FOLDER / "icon.png", layout="wide")
+st.logo(FOLDER / "icon.png", size="small")
 
 page = st.navigation(
     [

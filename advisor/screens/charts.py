@@ -145,7 +145,9 @@ def band(
     y_scale = alt.Scale(type="log") if y_log else alt.Scale(zero=True)
     across = _across(x, x_title, x_log, ",.3~s")
     axis = alt.Axis(format=",.3~f", tickCount=6)
-    colour = alt.Color("series:N", sort=names, scale=alt.Scale(domain=names), legend=LEGEND)
+    legend = LEGEND.copy()
+    legend.symbolType, legend.symbolStrokeWidth = "stroke", 3
+    colour = alt.Color("series:N", sort=names, scale=alt.Scale(domain=names), legend=legend)
     dash = alt.Scale(domain=names, range=[[1, 0], [5, 4]][: len(names)])
     area = (
         alt.Chart(frame)
@@ -164,7 +166,7 @@ def band(
             x=across,
             y=alt.Y("_value:Q", title=y_title, scale=y_scale, axis=axis),
             color=colour,
-            strokeDash=alt.StrokeDash("series:N", scale=dash, legend=LEGEND),
+            strokeDash=alt.StrokeDash("series:N", scale=dash, legend=legend),
             tooltip=[
                 alt.Tooltip("series:N", title="Series"),
                 alt.Tooltip(f"{x}:Q", title=x_title, format=","),

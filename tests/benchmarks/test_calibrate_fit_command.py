@@ -1,4 +1,4 @@
-"""`advisor calibrate fit` on all public rows: what it takes, and that `predict` reads the result."""
+"""`advisor calibrate fit` on all public rows: how long it takes, and that `predict` reads it."""
 
 import csv
 import time

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+import pandas as pd
 import pytest
 from streamlit.testing.v1 import AppTest
 
@@ -226,3 +227,28 @@ def test_a_catalogue_that_cannot_be_read_is_told_in_a_line(
     monkeypatch.setattr("advisor.catalog.load_catalog", broken)
     on(app, "explore")
     assert app.error[0].value == "models qwen.yaml: 'source' is missing"
+
+
+def test_a_figure_of_ones_own_replaces_an_assumption(
+    app: AppTest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def edited(frame: pd.DataFrame, **_: object) -> pd.DataFrame:
+        return frame.assign(Yours=[0.3, *frame["Yours"][1:]])
+
+    app.session_state["evidence.tab"] = "Assumptions"
+    monkeypatch.setattr("streamlit.data_editor", edited)
+    on(app, "evidence")
+    assert task_of(app).assumptions == {"hosted_ttft_small_s": 0.3}
+
+
+def test_an_assumption_that_cannot_be_is_told_in_a_line(
+    app: AppTest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def edited(frame: pd.DataFrame, **_: object) -> pd.DataFrame:
+        return frame.assign(Yours=[-1.0, *frame["Yours"][1:]])
+
+    app.session_state["evidence.tab"] = "Assumptions"
+    monkeypatch.setattr("streamlit.data_editor", edited)
+    on(app, "evidence")
+    assert "hosted_ttft_small_s" in app.error[0].value
+    assert task_of(app).assumptions == {}

@@ -9,6 +9,7 @@ from advisor.catalog import Assumption, Assumptions, load_catalog
 from advisor.errors import InputError
 from advisor.screens import scenario
 from advisor.screens.formatting import plain
+from advisor.screens.sections.tables import MOST_HEIGHT
 
 EDITOR = "evidence.assumptions"
 
@@ -28,9 +29,9 @@ def draw() -> None:
         {
             "Assumption": names,
             "Yours": [task.assumptions.get(name) for name in names],
-            "Value": [one.value for one in stated],
-            "Low": [one.low for one in stated],
-            "High": [one.high for one in stated],
+            "Value": [f"{one.value:,g}" for one in stated],
+            "Low": [f"{one.low:,g}" for one in stated],
+            "High": [f"{one.high:,g}" for one in stated],
             "Unit": [one.unit for one in stated],
             "Why": [one.why for one in stated],
         }
@@ -41,13 +42,11 @@ def draw() -> None:
         disabled=[column for column in frame if column != "Yours"],
         column_config={
             "Yours": st.column_config.NumberColumn(format="plain"),
-            **{
-                name: st.column_config.NumberColumn(format="plain")
-                for name in ("Value", "Low", "High")
-            },
             "Why": st.column_config.TextColumn(width="large"),
         },
         key=EDITOR,
+        height=MOST_HEIGHT,
+        placeholder="–",
         alt="Assumptions with value, range, unit and reason.",
     )
     own = dict(zip(edited["Assumption"], edited["Yours"], strict=True))
