@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-import numpy as np
-from numpy.typing import NDArray
-
 from advisor.calibrate.conditions import Condition
 from advisor.physics.flops import request_flops
 from advisor.physics.step_time import roofline
 from advisor.physics.work import work_of
-
-FloatArray = NDArray[np.float64]
 
 AFFINE_SHARE = 1.55
 AFFINE_OFFSET_S = 5.0e-3
@@ -48,11 +41,3 @@ def affine_latency_s(condition: Condition, quantity: str) -> float:
         return step
     first = AFFINE_OFFSET_S + AFFINE_SHARE * naive_latency_s(condition, "ttft")
     return first if quantity == "ttft" else first + (condition.output_tokens - 1) * step
-
-
-def columns(conditions: Sequence[Condition], quantity: str) -> tuple[FloatArray, FloatArray]:
-    """Both baselines of some conditions, seconds."""
-    return (
-        np.array([naive_latency_s(one, quantity) for one in conditions]),
-        np.array([affine_latency_s(one, quantity) for one in conditions]),
-    )

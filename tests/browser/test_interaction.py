@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import Visit
 from playwright.sync_api import Locator, expect
+from visits import Visit
 
 pytestmark = pytest.mark.browser
 

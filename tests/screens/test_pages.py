@@ -250,5 +250,5 @@ def test_an_assumption_that_cannot_be_is_told_in_a_line(
     app.session_state["evidence.tab"] = "Assumptions"
     monkeypatch.setattr("streamlit.data_editor", edited)
     on(app, "evidence")
-    assert "hosted_ttft_small_s" in app.error[0].value
+    assert "a number from 0 up is expected" in app.error[0].value
     assert task_of(app).assumptions == {}
