@@ -16,7 +16,9 @@ DRAFT, SHOWN, REVISION = "task.draft", "task.shown", "task.revision"
 def read_own() -> None:
     """A file or pasted text in place of an example."""
     with st.popover("Upload or paste YAML", icon=":material/upload:"):
-        file = st.file_uploader("Task profile", type=["yaml", "yml", "json"], key="task.file")
+        file = st.file_uploader(
+            "Task profile", type=["yaml", "yml", "json"], key="task.file", max_upload_size=2
+        )
         text = st.text_area("Or its text", key="task.text", height=160)
         if st.button("Use it", key="task.use"):
             try:

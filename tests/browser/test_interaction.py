@@ -67,7 +67,7 @@ def test_a_wrong_value_is_told_beside_its_control(visit: Visit) -> None:
     ("text", "said"),
     [
         ("name: [", "not valid YAML"),
-        ("a: &a [x, x]\nb: " + "*a " * 40, "YAML"),
+        ("a: &a [x]\nb: [" + "*a, " * 40 + "]", "YAML aliases"),
         ("name: x", "'task' is missing"),
         ("", "nothing"),
     ],
