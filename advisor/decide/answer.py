@@ -78,7 +78,9 @@ class Exploration:
         """
         if task is None or task == self.task:
             return _answer(self.search, self.confirmed, self.evidence)
-        search = _search(task, self.catalog, self.evidence, may_simulate=False)
+        search = _search(
+            task, self.catalog, self.evidence, may_simulate=False, previous=self.search
+        )
         return _answer(search, _best(search), self.evidence)
 
 
@@ -129,6 +131,7 @@ def _search(
     *,
     may_simulate: bool = True,
     progress: Callable[[str], None] | None = None,
+    previous: Search | None = None,
 ) -> Search:
     search = Search(
         task,
@@ -139,7 +142,10 @@ def _search(
         may_simulate,
         progress,
         certified=evidence.certified,
-    ).run()
+    )
+    if previous is not None:
+        search.reuse(previous)
+    search.run()
     require_options(len(search.candidates), task)
     return search
 

@@ -73,6 +73,8 @@ class Search:
     simulated: int = 0
     truncated: bool = False
     """Whether a limit ended the search before its bounds did."""
+    choices: dict[Role, list[TierChoice]] = field(default_factory=dict)
+    """What there is to choose from, by role."""
     candidates: list[Candidate] = field(default_factory=list)
     wall_s: float = 0.0
     assumptions: Assumptions = field(init=False)
@@ -108,7 +110,7 @@ class Search:
         """Look at all three architectures."""
         start = time.perf_counter()
         self._say("listing what fits")
-        small, large = self.tiers.choices("slm"), self.tiers.choices("llm")
+        small, large = self._choices("slm"), self._choices("llm")
         self._say("sizing small models")
         self.candidates += self._alone("slm", small)
         self._say("sizing large models")
@@ -116,6 +118,18 @@ class Search:
         self._say("simulating hybrids")
         self.candidates += self._pairs(small, large)
         self.wall_s = time.perf_counter() - start
+        return self
+
+    def _choices(self, role: Role) -> list[TierChoice]:
+        if role not in self.choices:
+            self.choices[role] = self.tiers.choices(role)
+        return self.choices[role]
+
+    def reuse(self, other: Search) -> Search:
+        """Take over another search's list of choices, where the task's changes leave it valid."""
+        if choices_key(other.task) == choices_key(self.task):
+            self.choices.update(other.choices)
+            self.tiers.misfits.extend(other.misfits)
         return self
 
     def _say(self, what: str) -> None:
@@ -361,6 +375,19 @@ class Search:
             changed._hybrid(small.choice, large.choice, plan, small.curve, large.curve)
             for plan in plans
         ]
+
+
+def choices_key(task: TaskProfile) -> tuple[object, ...]:
+    """What the list of choices depends on: not on bounds, thresholds, volumes or the budget."""
+    unbounded = {"budget_usd_per_month": None, "high_risk_share": 0.0, "max_escalation_rate": 1.0}
+    constraints = task.constraints.model_copy(update=unbounded)
+    return (
+        shape_key(task),
+        task.task,
+        task.quality.metric,
+        constraints,
+        task.assumptions,
+    )
 
 
 def _alone_s(choice: TierChoice) -> float:
