@@ -17,7 +17,7 @@ export OPENBLAS_NUM_THREADS := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help app install test check browser chromium benchmarks constraints schemas clean
+.PHONY: help app install test check live browser chromium benchmarks constraints schemas clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -36,6 +36,9 @@ check: $(DEV) ## lint, formatting and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+live: install ## build the wheel and use it from an empty environment
+	$(BIN)/python -m pytest -m live tests
 
 browser: install chromium ## drive the app in headless Chromium
 	$(BIN)/python -m pytest -m browser tests/browser

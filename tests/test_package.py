@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.live
+
 ROOT = Path(__file__).parents[1]
 DEPENDENCIES = Path(pytest.__file__).parents[1]
 """The site-packages folder that the tests run with."""
