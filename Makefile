@@ -68,7 +68,6 @@ constraints: ## pin the newest versions that the requirements admit, from a fres
 	wc -l constraints.txt
 
 schemas: $(DEV) ## write the JSON Schemas of profiles/schemas
-	$(BIN)/python -m advisor.catalog.schemas
 	$(BIN)/python -m advisor.schemas
 
 clean: ## remove the environment, caches and build results

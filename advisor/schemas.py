@@ -1,6 +1,6 @@
-"""JSON Schemas of what goes in and comes out, for editors and for other programmes.
+"""JSON Schemas of the data files and of what goes in and comes out, for editors and programmes.
 
-python -m advisor.schemas            # writes profiles/schemas/{task,recommendation}.json
+python -m advisor.schemas            # writes profiles/schemas/*.json
 """
 
 from __future__ import annotations
@@ -13,11 +13,25 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.json_schema import JsonSchemaMode
 
+from advisor.catalog.accelerators import AcceleratorFile
+from advisor.catalog.assumptions import Assumptions
+from advisor.catalog.evidence import EvidenceFile
+from advisor.catalog.hosted import HostedFile
 from advisor.catalog.locations import PROFILES
+from advisor.catalog.models import ModelFile
+from advisor.catalog.prices import PriceFile
+from advisor.catalog.workloads import WorkloadShape
 from advisor.decide.recommendation import Recommendation
 from advisor.task import TaskProfile
 
 DOCUMENTS: dict[str, tuple[type[BaseModel], JsonSchemaMode]] = {
+    "models": (ModelFile, "validation"),
+    "accelerators": (AcceleratorFile, "validation"),
+    "prices": (PriceFile, "validation"),
+    "hosted": (HostedFile, "validation"),
+    "evidence": (EvidenceFile, "validation"),
+    "assumptions": (Assumptions, "validation"),
+    "workloads": (WorkloadShape, "validation"),
     "task": (TaskProfile, "validation"),
     "recommendation": (Recommendation, "serialization"),
 }

@@ -9,10 +9,20 @@ import yaml
 from jsonschema import Draft202012Validator
 
 from advisor.catalog.locations import PROFILES
+from advisor.documents import read_yaml
 from advisor.schemas import DOCUMENTS, schema_text, write_schemas
 
 SHIPPED = PROFILES / "schemas"
 PROFILE_FILES = sorted((PROFILES / "tasks").glob("*.yaml"))
+DATA_FILES = {
+    "models": sorted((PROFILES / "models").glob("*.yaml")),
+    "accelerators": sorted((PROFILES / "accelerators").glob("*.yaml")),
+    "prices": sorted((PROFILES / "prices").glob("gpu_*.yaml")),
+    "hosted": [PROFILES / "prices" / "hosted.yaml"],
+    "evidence": sorted((PROFILES / "evidence").glob("*.yaml")),
+    "assumptions": [PROFILES / "assumptions.yaml"],
+    "workloads": sorted((PROFILES / "workloads").glob("*.yaml")),
+}
 
 
 def profile(name: str = "intent-classification") -> dict[str, Any]:
@@ -38,6 +48,21 @@ def test_writing_makes_one_file_a_document(tmp_path: Path) -> None:
 
     assert [path.stem for path in paths] == list(DOCUMENTS)
     assert all(json.loads(path.read_text())["type"] == "object" for path in paths)
+    for path in paths:
+        Draft202012Validator.check_schema(json.loads(path.read_text()))
+
+
+@pytest.mark.parametrize(
+    ("name", "path"),
+    [(name, path) for name, paths in DATA_FILES.items() for path in paths],
+    ids=lambda value: value.name if isinstance(value, Path) else value,
+)
+def test_every_data_file_obeys_its_schema_and_names_it(name: str, path: Path) -> None:
+    validator = Draft202012Validator(json.loads(schema_text(name)))
+    assert not list(validator.iter_errors(read_yaml(path, what=name)))
+    first = path.read_text().split("\n", 1)[0]
+    assert first.startswith("# yaml-language-server: $schema=")
+    assert (path.parent / first.partition("$schema=")[2]).resolve() == SHIPPED / f"{name}.json"
 
 
 @pytest.mark.parametrize("path", PROFILE_FILES, ids=lambda path: path.stem)

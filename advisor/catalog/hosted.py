@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Iterable
+from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, NonNegativeFloat, PositiveInt
@@ -118,9 +119,7 @@ def _current(row: HostedRow, on: dt.date) -> HostedModel | None:
     info = _lookup(row)
     if info is None:
         return None
-    hours = [
-        info.get_prices(dt.datetime.combine(on, dt.time(hour), tzinfo=dt.UTC)) for hour in range(24)
-    ]
+    hours = _prices_of_day(info, on)
     if any(price.input_mtok is None or price.output_mtok is None for price in hours):
         return None
     base = [_base_rates(price) for price in hours]
@@ -142,6 +141,15 @@ def _current(row: HostedRow, on: dt.date) -> HostedModel | None:
         source=f"genai-prices {_package_version()}",
         note="; ".join(filter(None, (row.note, _hourly_note(base)))),
     )
+
+
+def _prices_of_day(info: ModelInfo, on: dt.date) -> list[Any]:
+    """The `ModelPrice` of each hour of a day; one where there is only one price."""
+    conditional = isinstance(info.prices, list)
+    return [
+        info.get_prices(dt.datetime.combine(on, dt.time(hour), tzinfo=dt.UTC))
+        for hour in (range(24) if conditional else (0,))
+    ]
 
 
 def _lookup(row: HostedRow) -> ModelInfo | None:
@@ -194,6 +202,7 @@ def _hourly_note(rates: list[dict[str, float | None]]) -> str:
     return f"input {min(inputs):g} to {max(inputs):g} USD by the hour of the day, mean given"
 
 
+@cache
 def _package_version() -> str:
     from importlib.metadata import version
 

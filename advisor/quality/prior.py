@@ -14,6 +14,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import special
 
 from advisor.quality.covariates import (
@@ -170,13 +171,16 @@ class FamilyFit:
     def project(self, setting: Setting) -> QualityEstimate:
         """The estimate for a candidate, with the rows that weigh most in it."""
         prediction = self.predict(setting)
+        weights = self._weights(setting)
+        weightiest = self._weightiest(weights, setting)
         own = sum(row.task_type == setting.task_type for row in self.rows)
         return QualityEstimate.from_logit(
             mean=prediction.mean,
             sd=prediction.sd,
             shared_sd=prediction.shared_sd,
             basis="prior" if own >= FEW_ROWS else "assumed",
-            evidence_ids=self._weightiest(setting),
+            evidence_ids=tuple(self.rows[i].id for i in weightiest),
+            evidence_weights=tuple(weights[weightiest].tolist()),
             note=self._note(setting, own),
         )
 
@@ -186,20 +190,26 @@ class FamilyFit:
         return float(self.model.mean[index]), float(np.sqrt(self.model.covariance[index, index]))
 
     @cached_property
+    def _task_types(self) -> NDArray[np.str_]:
+        """Task type of each row."""
+        return np.array([row.task_type for row in self.rows], dtype=np.str_)
+
+    @cached_property
     def _data_sets(self) -> Mapping[str, int]:
         """Data sets by task type."""
         seen = {(row.task_type, setting_of(row).dataset) for row in self.rows}
         tasks = [task for task, _ in seen]
         return {task: tasks.count(task) for task in tasks}
 
-    def _weightiest(self, setting: Setting) -> tuple[str, ...]:
+    def _weights(self, setting: Setting) -> FloatArray:
+        """(rows,) how much each row moves the projection, as shares of all that moves it."""
+        moves = np.abs(self.design.row(setting) @ self.model.gain)[: len(self.rows)]
+        return np.asarray(moves / max(float(moves.sum()), 1e-12), dtype=float)
+
+    def _weightiest(self, weights: FloatArray, setting: Setting) -> NDArray[np.intp]:
         """Rows that move the projection most, those of its own task type first."""
-        weights = np.abs(self.design.row(setting) @ self.model.gain)
-        order = sorted(
-            range(len(self.rows)),
-            key=lambda i: (self.rows[i].task_type != setting.task_type, -weights[i]),
-        )
-        return tuple(self.rows[i].id for i in order[:ROWS_LISTED])
+        elsewhere = self._task_types != setting.task_type
+        return np.lexsort((-weights, elsewhere))[:ROWS_LISTED]
 
     def _note(self, setting: Setting, own: int) -> str:
         kind = {

@@ -15,6 +15,7 @@ from advisor.catalog.coefficients import Coefficients
 from advisor.catalog.fits import calibration_for, load_fits
 from advisor.catalog.locations import DATA_ROOT
 from advisor.physics.parameters import parameter_count
+from advisor.records import attribute_docstrings
 from advisor.screens import charts
 from advisor.screens.formatting import significant
 from advisor.screens.sections.task_fields import named
@@ -272,15 +273,16 @@ def calibration() -> None:
     st.caption(f"{found[name].label.capitalize()}: {found[name].basis}.")
     values = found[name].coefficients.model_dump()
     prior = fit.coefficients.model_dump()
+    meanings = attribute_docstrings(Coefficients)
     table(
         [
             {
                 "Coefficient": field,
                 "Value": significant(values[field], 3),
                 "All accelerators": significant(prior[field], 3),
-                "Meaning": (info.description or "").replace("\n", " "),
+                "Meaning": meanings.get(field, "").replace("\n", " "),
             }
-            for field, info in Coefficients.model_fields.items()
+            for field in Coefficients.model_fields
         ],
         f"Calibrated coefficients of {name}.",
         {"Meaning": text(width="large"), "Value": text(help="Seconds where the name ends in _s.")},

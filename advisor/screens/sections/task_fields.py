@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from advisor.catalog import load_catalog
+from advisor.records import attribute_docstrings
 from advisor.task import (
     Adaptation,
     Constraints,
@@ -73,7 +74,7 @@ class Section:
 
 
 def _doc(record: Any, name: str) -> str:
-    return " ".join((record.model_fields[name].description or "").split())
+    return " ".join(attribute_docstrings(record).get(name, "").split())
 
 
 def _accelerators() -> Iterable[str]:
