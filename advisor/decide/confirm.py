@@ -16,14 +16,14 @@ from advisor.catalog import HostedModel
 from advisor.decide.assessment import METRICS
 from advisor.decide.candidates import Candidate, Outlook, SizedTier
 from advisor.decide.curves import step_of
-from advisor.decide.options import BLOCK_TOKENS, SEED, load_of
+from advisor.decide.options import SEED, load_of
 from advisor.decide.recommendation import Role
 from advisor.decide.search import Search
 from advisor.decide.sizing import ESCALATION_MARGIN
 from advisor.serving.cascade import simulate_cascade
 from advisor.serving.simulate import simulate_fleet
 from advisor.serving.tiers import Gate, Hosted, SelfHosted
-from advisor.serving.workload import Requests
+from advisor.serving.workload import Requests, with_examples
 from advisor.task import TaskProfile
 
 LEAST_REQUESTS = 3000
@@ -62,16 +62,13 @@ def simulate(search: Search, candidate: Candidate) -> dict[str, float | None]:
 
 def _requests(task: TaskProfile, tier: SizedTier, rate_per_s: float, count: int) -> Requests:
     """More requests of the same kind; none longer than the deployment was planned for."""
-    shots_tokens = tier.choice.load.extra_prompt_tokens
-    drawn = load_of(task, count=count).at_rate(rate_per_s)
     option = tier.choice.option
-    inputs = drawn.input_tokens + shots_tokens
-    if not isinstance(option, HostedModel) and option.engine.max_model_len:
-        inputs = np.minimum(inputs, option.engine.max_model_len - drawn.output_tokens)
-    shared = (task.traffic.shared_prefix_tokens + shots_tokens) // BLOCK_TOKENS * BLOCK_TOKENS
-    cached = np.minimum(shared, (inputs - 1) // BLOCK_TOKENS * BLOCK_TOKENS)
-    cached[0] = 0
-    return replace(drawn, input_tokens=inputs, cached_tokens=cached)
+    return with_examples(
+        load_of(task, count=count).at_rate(rate_per_s),
+        task,
+        tokens=tier.choice.load.extra_prompt_tokens,
+        longest_tokens=None if isinstance(option, HostedModel) else option.engine.max_model_len,
+    )
 
 
 def _alone(search: Search, tier: SizedTier, count: int) -> dict[str, float | None]:

@@ -10,6 +10,7 @@ from scipy.special import logit
 
 from advisor.quality.escalation import (
     ConfidencePrior,
+    HybridCurve,
     HybridProjection,
     hybrid_curve,
     projection_at,
@@ -32,9 +33,18 @@ class EscalationPlans:
 
     task: TaskProfile
     confidence: ConfidencePrior
+    curves: dict[tuple[QualityEstimate, QualityEstimate], HybridCurve] = field(
+        default_factory=dict, repr=False, compare=False
+    )
+    """Quality against escalation of the pairs that were worked out; no target enters it."""
     _known: dict[tuple[QualityEstimate, QualityEstimate], list[HybridProjection]] = field(
         default_factory=dict, repr=False, compare=False
     )
+
+    def for_task(self, task: TaskProfile) -> EscalationPlans:
+        """The same for a task with other targets, with the curves that stay valid."""
+        same = task.constraints.high_risk_share == self.task.constraints.high_risk_share
+        return EscalationPlans(task, self.confidence, self.curves if same else {})
 
     def plans(self, small: QualityEstimate, large: QualityEstimate) -> list[HybridProjection]:
         """Rates worth sizing.
@@ -47,16 +57,22 @@ class EscalationPlans:
             self._known[key] = self._work_out(small, large)
         return self._known[key]
 
+    def _curve(self, small: QualityEstimate, large: QualityEstimate) -> HybridCurve:
+        key = (small, large)
+        if key not in self.curves:
+            self.curves[key] = hybrid_curve(
+                small,
+                large,
+                escalation_rates=RATES,
+                confidence=self.confidence,
+                high_risk_share=self.task.constraints.high_risk_share,
+            )
+        return self.curves[key]
+
     def _work_out(self, small: QualityEstimate, large: QualityEstimate) -> list[HybridProjection]:
         risky = self.task.constraints.high_risk_share
         target = min(max(self.task.quality.threshold, 1e-9), 1 - 1e-9)
-        curve = hybrid_curve(
-            small,
-            large,
-            escalation_rates=RATES,
-            confidence=self.confidence,
-            high_risk_share=risky,
-        )
+        curve = self._curve(small, large)
         rates = curve.escalation_rate
         allowed = (rates >= LEAST_ESCALATION + risky - 1e-9) & (rates < 0.999)
         chosen: list[int] = []

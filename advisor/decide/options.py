@@ -7,8 +7,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-import numpy as np
-
 from advisor.catalog import Catalog, HostedModel
 from advisor.catalog.accelerators import AcceleratorSpec
 from advisor.catalog.fits import Calibration, calibration_for
@@ -16,10 +14,11 @@ from advisor.catalog.models import ModelSpec, Precision
 from advisor.economics import HourlyPrice, accelerator_price
 from advisor.errors import DoesNotFitError
 from advisor.physics.deployment import Deployment, compute_dtype
-from advisor.physics.memory import MemoryPlan, plan_memory, weights_bytes
+from advisor.physics.memory import MemoryPlan, weights_bytes
 from advisor.physics.parameters import parameter_count
+from advisor.serving.deployed import context_for, memory_of
 from advisor.serving.engine import EngineSettings, vllm_defaults
-from advisor.serving.workload import Requests, workload_of
+from advisor.serving.workload import Requests, example_tokens, with_examples, workload_of
 from advisor.task import HOURS_PER_MONTH, TaskProfile
 
 DRAWN_REQUESTS = 1200
@@ -27,7 +26,6 @@ DRAWN_REQUESTS = 1200
 
 SEED = 20261122
 TENSOR_PARALLEL = (1, 2, 4, 8)
-BLOCK_TOKENS = 16
 
 LEAST_CONCURRENCY = 2
 """Requests of the longest kind that a deployment must hold at once to be considered."""
@@ -70,8 +68,7 @@ class Load:
     @cached_property
     def longest_tokens(self) -> int:
         """Longest prompt with its answer among those drawn, in whole multiples of 256 tokens."""
-        total = int((self.requests.input_tokens + self.requests.output_tokens).max())
-        return -(-total // 256) * 256
+        return context_for(self.requests)
 
     def at_rate(self, rate_per_s: float) -> Requests:
         """The same requests at another mean rate."""
@@ -119,14 +116,8 @@ def _draw(task: TaskProfile, shots: int, count: int) -> Load:
     requests = workload_of(task, rate_per_s=1.0).draw(count=count, seed=SEED)
     if not shots:
         return Load(requests)
-    traffic = task.traffic
-    own = traffic.input_tokens.mean_tokens - traffic.shared_prefix_tokens
-    extra = round(shots * (own + traffic.output_tokens.mean_tokens))
-    inputs = requests.input_tokens + extra
-    shared = (traffic.shared_prefix_tokens + extra) // BLOCK_TOKENS * BLOCK_TOKENS
-    cached = np.minimum(shared, (inputs - 1) // BLOCK_TOKENS * BLOCK_TOKENS)
-    cached[0] = 0
-    return Load(replace(requests, input_tokens=inputs, cached_tokens=cached), extra)
+    extra = example_tokens(task, shots)
+    return Load(with_examples(requests, task, tokens=extra), extra)
 
 
 @dataclass(frozen=True, eq=False)
@@ -322,12 +313,7 @@ def _fit(
         )
         if not layouts and weights_bytes(deployment) > accelerator.memory_bytes:
             continue
-        last = plan_memory(
-            deployment,
-            context_tokens=longest,
-            max_num_batched_tokens=engine.max_num_batched_tokens,
-            gpu_memory_utilization=engine.gpu_memory_utilization,
-        )
+        last = memory_of(deployment, engine, context_tokens=longest)
         if last.max_concurrency_at(longest) >= LEAST_CONCURRENCY:
             layouts.append(_Layout(deployment, last, count.total, count.active))
     if layouts:

@@ -126,7 +126,9 @@ class Search:
         return self.choices[role]
 
     def reuse(self, other: Search) -> Search:
-        """Take over another search's list of choices, where the task's changes leave it valid."""
+        """Take over what another search found, where the task's changes leave it valid."""
+        if other.confidence == self.confidence:
+            self.escalation = other.escalation.for_task(self.task)
         if choices_key(other.task) == choices_key(self.task):
             self.choices.update(other.choices)
             self.tiers.misfits.extend(other.misfits)

@@ -35,8 +35,13 @@ from advisor.records import Record
 
 FloatArray = NDArray[np.float64]
 
-BISECTIONS = 40
-"""Halvings of the threshold's range of ±8.5 standard deviations: 2e-11 of one."""
+NEWTON_STEPS = 8
+"""Reaches rounding error from anywhere in the bracket."""
+
+BRACKET_MARGIN = 0.5
+"""Standard deviations beside the bracket, lest a step that overshoots a root at its end counts."""
+
+SQRT_TAU = math.sqrt(2 * math.pi)
 
 GRID = 201
 """Escalation rates tried in the search for the least one that suffices."""
@@ -356,11 +361,18 @@ class _State:
 
 
 def _threshold(wanted: FloatArray, a: FloatArray, wrong: FloatArray, d: FloatArray) -> FloatArray:
-    """τ with wrong·Φ(τ) + a·Φ(τ − d) = wanted, by bisection; (points, rates)."""
-    low = np.full(np.broadcast_shapes(wanted.shape, a.shape), -9.0)
-    high = np.broadcast_to(d + 9.0, low.shape).copy()
-    for _ in range(BISECTIONS):
-        middle = (low + high) / 2
-        below = wrong * special.ndtr(middle) + a * special.ndtr(middle - d) < wanted
-        low, high = np.where(below, middle, low), np.where(below, high, middle)
-    return (low + high) / 2
+    """τ with wrong·Φ(τ) + a·Φ(τ − d) = wanted, by Newton's method in a bracket; (points, rates).
+
+    A quantile of a mixture lies between those of its parts, z and z + d; a Newton step that would
+    leave what is left of that bracket halves it instead.
+    """
+    z = np.clip(special.ndtri(np.clip(wanted / (wrong + a), 0.0, 1.0)), -9.0, 9.0)
+    low, high = np.minimum(z, z + d) - BRACKET_MARGIN, np.maximum(z, z + d) + BRACKET_MARGIN
+    tau = (low + high) / 2
+    for _ in range(NEWTON_STEPS):
+        excess = wrong * special.ndtr(tau) + a * special.ndtr(tau - d) - wanted
+        density = wrong * np.exp(-(tau**2) / 2) + a * np.exp(-((tau - d) ** 2) / 2)
+        low, high = np.where(excess < 0, tau, low), np.where(excess < 0, high, tau)
+        step = tau - excess * SQRT_TAU / np.maximum(density, 1e-300)
+        tau = np.where((step >= low) & (step <= high), step, (low + high) / 2)
+    return tau

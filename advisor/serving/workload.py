@@ -9,14 +9,17 @@ from numpy.typing import NDArray
 
 from advisor.catalog.workloads import QUANTILE_LEVELS, WorkloadShape
 from advisor.errors import InputError
+from advisor.physics.kv_cache import BLOCK_TOKENS
 from advisor.serving.arrivals import (
     Arrivals,
+    Batches,
     Burst,
     ClosedLoop,
     Constant,
     DayProfile,
     Gamma,
     Poisson,
+    Stepped,
     Trace,
 )
 from advisor.serving.lengths import Empirical, Fixed, Lengths, Lognormal, Tabulated, Uniform
@@ -24,6 +27,7 @@ from advisor.task import TaskProfile, Tokens
 
 __all__ = [
     "Arrivals",
+    "Batches",
     "Burst",
     "ClosedLoop",
     "Constant",
@@ -35,12 +39,15 @@ __all__ = [
     "Lognormal",
     "Poisson",
     "Requests",
+    "Stepped",
     "Tabulated",
     "Trace",
     "Uniform",
     "Workload",
     "day_of",
     "draw_requests",
+    "example_tokens",
+    "with_examples",
     "workload_of",
     "workload_of_shape",
 ]
@@ -145,7 +152,7 @@ class Workload:
     """Correlation of input and output length, of their normal scores (Gaussian copula)."""
 
     def draw(
-        self, *, count: int, seed: int, prefix_caching: bool = True, block_size: int = 16
+        self, *, count: int, seed: int, prefix_caching: bool = True, block_size: int = BLOCK_TOKENS
     ) -> Requests:
         """`count` requests; the same seed gives the same ones."""
         return draw_requests(
@@ -178,7 +185,7 @@ def draw_requests(
     shared_prefix_tokens: int = 0,
     prefix_groups: int = 1,
     prefix_caching: bool = True,
-    block_size: int = 16,
+    block_size: int = BLOCK_TOKENS,
     repeat_share: float = 0.0,
     correlation: float = 0.0,
 ) -> Requests:
@@ -246,6 +253,33 @@ def cached_prefix(
     if first_misses:
         cached[0] = 0
     return cached
+
+
+def example_tokens(task: TaskProfile, shots: int) -> int:
+    """Tokens that `shots` worked examples add to every prompt.
+
+    An example is a prompt of mean length, without the beginning that all prompts share, and its
+    answer: shots·(input − shared + output), rounded.
+    """
+    traffic = task.traffic
+    own = traffic.input_tokens.mean_tokens - traffic.shared_prefix_tokens
+    return round(shots * (own + traffic.output_tokens.mean_tokens))
+
+
+def with_examples(
+    requests: Requests, task: TaskProfile, *, tokens: int, longest_tokens: int | None = None
+) -> Requests:
+    """The requests with `tokens` of worked examples in every prompt, shared by all of them.
+
+    Args:
+        longest_tokens: prompt and answer together; prompts are cut to it. None: as they come.
+    """
+    inputs = requests.input_tokens + tokens
+    if longest_tokens is not None:
+        inputs = np.minimum(inputs, longest_tokens - requests.output_tokens)
+    shared = task.traffic.shared_prefix_tokens + tokens
+    cached = cached_prefix(inputs, shared, block_size=BLOCK_TOKENS)
+    return replace(requests, input_tokens=inputs, cached_tokens=cached)
 
 
 def _prompt_keys(rng: np.random.Generator, count: int, repeat_share: float) -> NDArray[np.int64]:

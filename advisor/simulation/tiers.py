@@ -19,24 +19,17 @@ from advisor.decide.recommendation import HostedTier, SelfHostedTier, short_name
 from advisor.documents import validate
 from advisor.errors import DoesNotFitError, InputError
 from advisor.physics.deployment import Deployment
-from advisor.physics.memory import plan_memory
-from advisor.physics.step_time import step_cost
 from advisor.serving.capacity import LEAST_REQUESTS, saturated_throughput
 from advisor.serving.cascade import Hosted, SelfHosted
+from advisor.serving.deployed import context_for, longest_tokens, memory_of, steps_of
 from advisor.serving.engine import EngineSettings, vllm_defaults
-from advisor.serving.workload import Requests, cached_prefix
+from advisor.serving.workload import Requests, example_tokens, with_examples
 from advisor.task import TaskProfile
 
 Z_90 = 1.6448536269514722
 
-BLOCK_TOKENS = 16
-"""Tokens in a KV-cache block, vLLM's default."""
-
 MOST_CUT = 0.01
 """Share of the requests that may be longer than the context; more is another deployment's task."""
-
-LENGTH_STEP = 256
-"""max_model_len is rounded up to a multiple of this many tokens."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,8 +121,9 @@ def deploy(
         tensor_parallel=tensor_parallel,
         **({"kv_dtype": _precision("kv_dtype", kv_dtype)} if kv_dtype else {}),
     )
-    longest = -(-_longest_tokens(requests) // LENGTH_STEP) * LENGTH_STEP
-    defaults = vllm_defaults(hardware, max_model_len=min(longest, spec.context_window))
+    defaults = vllm_defaults(
+        hardware, max_model_len=min(context_for(requests), spec.context_window)
+    )
     engine = validate(
         EngineSettings,
         defaults.model_dump() | {_setting(key): value for key, value in given.items()},
@@ -137,12 +131,7 @@ def deploy(
     )
     length = min(engine.max_model_len or spec.context_window, spec.context_window)
     requests, cut_note = _cut(requests, length, model=spec, block_size=engine.block_size)
-    plan = plan_memory(
-        deployment,
-        context_tokens=length,
-        max_num_batched_tokens=engine.max_num_batched_tokens,
-        gpu_memory_utilization=engine.gpu_memory_utilization,
-    )
+    plan = memory_of(deployment, engine, context_tokens=length)
     title = f"{short_name(spec.id)} {weights} on {_count(replicas, tensor_parallel)}{hardware.id}"
     if not plan.fits:
         changes = " or ".join(plan.smallest_changes) or "a larger accelerator"
@@ -152,12 +141,7 @@ def deploy(
         )
     calibration = calibration_for(hardware)
     computed = float((requests.input_tokens - requests.cached_tokens).mean())
-    step = step_cost(
-        deployment,
-        calibration.coefficients,
-        max_tokens=engine.max_num_batched_tokens,
-        max_seqs=engine.max_num_seqs,
-    )
+    step = steps_of(deployment, calibration.coefficients, engine)
     prefill_s = float(np.interp(computed, np.arange(len(step.token_s)), step.token_s))
     decode_s = float(requests.output_tokens.mean() * (step.token_s[1] + step.sample_s[1]))
     share = decode_s / (decode_s + prefill_s)
@@ -192,7 +176,8 @@ def deployed_tier(
         InputError, DoesNotFitError: as `deploy`, or a hosted model that is not in the catalogue.
     """
     shots = catalog.assumptions.adaptation(tier.adaptation).shots
-    requests = with_shots(requests, task, shots)
+    if shots:
+        requests = with_examples(requests, task, tokens=example_tokens(task, shots))
     if isinstance(tier, SelfHostedTier):
         return deploy(
             task,
@@ -207,19 +192,6 @@ def deployed_tier(
             engine_args=tier.engine.model_dump(),
         )
     return _hosted(tier, task, catalog, requests)
-
-
-def with_shots(requests: Requests, task: TaskProfile, shots: int) -> Requests:
-    """The requests with `shots` worked examples in every prompt, shared by all of them."""
-    if shots == 0:
-        return requests
-    traffic = task.traffic
-    own = traffic.input_tokens.mean_tokens - traffic.shared_prefix_tokens
-    extra = round(shots * (own + traffic.output_tokens.mean_tokens))
-    inputs = requests.input_tokens + extra
-    shared = traffic.shared_prefix_tokens + extra
-    cached = cached_prefix(inputs, shared, block_size=BLOCK_TOKENS)
-    return replace(requests, input_tokens=inputs, cached_tokens=cached)
 
 
 def _hosted(
@@ -296,10 +268,6 @@ def _setting(name: str) -> str:
     return name.lstrip("-").replace("-", "_")
 
 
-def _longest_tokens(requests: Requests) -> int:
-    return int((requests.input_tokens + requests.output_tokens).max())
-
-
 def _cut(
     requests: Requests, length: int, *, model: ModelSpec, block_size: int
 ) -> tuple[Requests, tuple[str, ...]]:
@@ -312,7 +280,7 @@ def _cut(
     if share > MOST_CUT:
         raise DoesNotFitError(
             f"{model.id}: {share:.1%} of the requests are longer than a context of {length:,} "
-            f"tokens (the longest has {_longest_tokens(requests):,})"
+            f"tokens (the longest has {longest_tokens(requests):,})"
         )
     outputs = np.where(
         over, np.minimum(requests.output_tokens, length // 2), requests.output_tokens

@@ -33,6 +33,8 @@ from advisor.serving.workload import (
     cached_prefix,
     day_of,
     draw_requests,
+    example_tokens,
+    with_examples,
     workload_of,
     workload_of_shape,
 )
@@ -269,3 +271,27 @@ def test_a_task_over_its_day() -> None:
 def test_impossible_loads_are_refused(make: object, message: str) -> None:
     with pytest.raises(InputError, match=message):
         make()  # type: ignore[operator]
+
+
+INTENT = TaskProfile.load(PROFILES / "tasks" / "intent-classification.yaml")
+
+
+def test_worked_examples_lengthen_every_prompt_and_are_shared() -> None:
+    # Each example is a message (350 − 280 tokens) with its answer (6): 5·76 = 380 tokens, and the
+    # shared beginning has 280 + 380 = 660 tokens, 41 whole blocks of 16.
+    lengths = np.array([350, 300, 290])
+    requests = Requests(np.arange(3.0), lengths, np.full(3, 6), np.array([0, 272, 272]))
+    tokens = example_tokens(INTENT, 5)
+    assert tokens == 380
+    longer = with_examples(requests, INTENT, tokens=tokens)
+    assert list(longer.input_tokens) == [730, 680, 670]
+    assert list(longer.cached_tokens) == [0, 656, 656]
+
+
+def test_prompts_with_worked_examples_can_be_cut_to_a_context() -> None:
+    lengths = np.array([350, 300, 290])
+    requests = Requests(np.arange(3.0), lengths, np.full(3, 6), np.array([0, 272, 272]))
+    cut = with_examples(requests, INTENT, tokens=380, longest_tokens=646)
+    # 646 − 6 = 640 tokens of prompt; of their 40 blocks the last is always computed.
+    assert list(cut.input_tokens) == [640, 640, 640]
+    assert list(cut.cached_tokens) == [0, 624, 624]

@@ -14,11 +14,10 @@ from advisor.catalog.locations import PROFILES
 from advisor.decide.recommendation import Chosen
 from advisor.errors import DoesNotFitError, InputError
 from advisor.serving.percentiles import Interval, Percentiles
-from advisor.serving.workload import Requests, workload_of
+from advisor.serving.workload import workload_of
 from advisor.simulation import SimulationResult
 from advisor.simulation.escalation import escalation_rate_at
 from advisor.simulation.results import ranges_of
-from advisor.simulation.tiers import with_shots
 
 INTENT = TaskProfile.load(PROFILES / "tasks" / "intent-classification.yaml")
 CATALOG = load_catalog()
@@ -218,18 +217,6 @@ def test_an_architecture_is_read_from_its_file(tmp_path: Path) -> None:
     )
 
     assert from_file == direct
-
-
-def test_worked_examples_lengthen_every_prompt_and_are_shared() -> None:
-    lengths = np.array([350, 300, 290])
-    requests = Requests(np.arange(3.0), lengths, np.full(3, 6), np.array([0, 272, 272]))
-    longer = with_shots(requests, INTENT, 5)
-
-    # Each example is a message (350 − 280 tokens) with its answer (6): 5·76 = 380 tokens, and the
-    # shared beginning has 280 + 380 = 660 tokens, 41 whole blocks of 16.
-    assert list(longer.input_tokens) == [730, 680, 670]
-    assert list(longer.cached_tokens) == [0, 656, 656]
-    assert with_shots(requests, INTENT, 0) is requests
 
 
 def test_the_tail_of_a_distribution_is_cut_and_said() -> None:

@@ -1,0 +1,46 @@
+"""What a deployment under engine settings has for its load: context, KV blocks, step times."""
+
+from __future__ import annotations
+
+from advisor.catalog.coefficients import Coefficients
+from advisor.physics.deployment import Deployment
+from advisor.physics.memory import MemoryPlan, plan_memory
+from advisor.physics.step_cost import StepCost
+from advisor.physics.step_time import step_cost
+from advisor.serving.engine import EngineSettings
+from advisor.serving.workload import Requests
+
+LENGTH_STEP = 256
+"""max_model_len is rounded up to a multiple of this many tokens."""
+
+
+def longest_tokens(requests: Requests) -> int:
+    """Longest prompt with its answer among some requests."""
+    return int((requests.input_tokens + requests.output_tokens).max())
+
+
+def context_for(requests: Requests) -> int:
+    """The max_model_len that holds every one of some requests, in whole steps."""
+    return -(-longest_tokens(requests) // LENGTH_STEP) * LENGTH_STEP
+
+
+def memory_of(deployment: Deployment, engine: EngineSettings, *, context_tokens: int) -> MemoryPlan:
+    """How an accelerator's memory is shared out under an engine's settings."""
+    return plan_memory(
+        deployment,
+        context_tokens=context_tokens,
+        max_num_batched_tokens=engine.max_num_batched_tokens,
+        gpu_memory_utilization=engine.gpu_memory_utilization,
+    )
+
+
+def steps_of(
+    deployment: Deployment, coefficients: Coefficients, engine: EngineSettings
+) -> StepCost:
+    """What its steps cost, up to the engine's token budget and batch."""
+    return step_cost(
+        deployment,
+        coefficients,
+        max_tokens=engine.max_num_batched_tokens,
+        max_seqs=engine.max_num_seqs,
+    )
