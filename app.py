@@ -18,7 +18,9 @@ page = st.navigation(
     [
         st.Page(FOLDER / "recommendation.py", title="Recommendation", default=True),
         st.Page(FOLDER / "task.py", title="Task"),
+        st.Page(FOLDER / "load.py", title="Load"),
         st.Page(FOLDER / "explore.py", title="Explore"),
+        st.Page(FOLDER / "quality.py", title="Quality"),
         st.Page(FOLDER / "evidence.py", title="Evidence"),
     ],
     position="top",

@@ -112,8 +112,7 @@ def test_a_folder_is_no_profile(tmp_path: Path, capsys: Capture) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((), "a model and an accelerator, or an architecture, are expected"),
-        (("--model", "Qwen3-8B"), "a model and an accelerator"),
+        ((), "or --architecture FILE.json, is expected"),
         (("--model", "Qwen3-9B", "--accelerator", "L4"), "did you mean Qwen/Qwen3-8B"),
         (("--model", "Qwen3-8B", "--accelerator", "H1000"), "accelerator 'H1000'"),
         (("--model", "no/config.json", "--accelerator", "L4"), "no/config.json"),
@@ -138,6 +137,9 @@ def test_a_folder_is_no_profile(tmp_path: Path, capsys: Capture) -> None:
         ((*DEPLOYMENT, "--set", "latency.e2e_p95_ms=[1"), "--set latency.e2e_p95_ms: not valid"),
         ((*DEPLOYMENT, "--set", "assumptions.luck=1"), "assumption 'luck' is unknown"),
         ((*DEPLOYMENT, "--escalation-rate", "0.1"), "--escalation-rate is for an architecture"),
+        ((*DEPLOYMENT, "--resolution", "2"), "--resolution is of the time series"),
+        ((*DEPLOYMENT, "--series", "no-folder/x.csv"), "there is no folder of that name"),
+        (("--model", "Qwen3-8B"), "--model M with --accelerator A"),
         (("--architecture", "none.json"), "no file none.json"),
         (("--architecture", "x.json", "--replicas", "2"), "--replicas is for one deployment"),
     ],

@@ -21,7 +21,7 @@ certified, and says how many rows would settle it.
 The order in which thresholds are tested must be fixed before the rows are seen:
   llm    from "escalate all" down: the large model must clear the target by itself
   slm    "accept all that passes the gates"
-  both   the two, each at half the risk: for when it is not known which model is better
+  both   the two, sharing the risk: for when it is not known which model is better
   pilot  from the best threshold of every fourth row down, proven on the other rows"""
 
 

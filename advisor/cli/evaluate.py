@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from advisor.quality.policies import PolicyComparison
 
 DESCRIPTION = """\
-Evaluate a JSONL log of outputs: quality of each model with its 90 % interval, how far the
-small model's confidence can be trusted, and which routing policy pays."""
+Evaluate a log of outputs, JSONL or a CSV of labelled pairs: quality of each model with its 90 %
+interval, how far the small model's confidence can be trusted, and which routing policy pays."""
 
 RECOVERED = "50%"
 """Share of the gap between the models for which the large calls are shown."""
@@ -36,6 +36,12 @@ def add_to(verbs: Verbs) -> None:
         "--task", metavar="TASK.yaml", help="its metric, target and gates are applied"
     )
     parser.add_argument("--metric", metavar="NAME", help="how answers are scored (exact_match)")
+    parser.add_argument(
+        "--database",
+        type=Path,
+        metavar="FILE",
+        help="SQLite or DuckDB file on which execution_match runs the queries, read-only",
+    )
     parser.add_argument("--target", type=float, metavar="Q", help="quality to plan labels for")
     parser.add_argument("--slm", default="slm", metavar="NAME", help="small model in the log")
     parser.add_argument("--llm", default="llm", metavar="NAME", help="large model in the log")
@@ -57,6 +63,7 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.log,
         metric=arguments.metric,
         task=task,
+        database=arguments.database,
         target=arguments.target,
         slm=arguments.slm,
         llm=arguments.llm,

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 import csv
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from advisor.cli.arguments import Verbs, add_json, add_task, engine_arguments, read_task
 from advisor.cli.output import print_json, print_text, say, writing
@@ -13,6 +14,8 @@ from advisor.errors import InputError
 
 if TYPE_CHECKING:
     from advisor.simulation import SimulationResult
+
+RESOLUTION_S = 1.0
 
 DESCRIPTION = """\
 Simulate the task's busiest hour on one deployment (--model with --accelerator), or on
@@ -62,9 +65,7 @@ def add_to(verbs: Verbs) -> None:
     load.add_argument(
         "--series", type=Path, metavar="OUT.csv", help="also write queues, batches … over time"
     )
-    load.add_argument(
-        "--resolution", type=float, default=1.0, metavar="S", help="of the series, seconds (1)"
-    )
+    load.add_argument("--resolution", type=float, metavar="S", help="of the series, seconds (1)")
     add_json(parser)
     parser.set_defaults(run=run)
 
@@ -80,13 +81,10 @@ def run(arguments: argparse.Namespace) -> int:
         for name in ("tensor_parallel", "weights_dtype", "kv_dtype", "replicas", "engine_args")
         if getattr(arguments, name) is not None
     }
-    if arguments.architecture and deployment:
-        option = next(iter(deployment)).replace("_", "-")
-        raise InputError(f"--{option} is for one deployment; the architecture states its own")
-    if arguments.escalation_rate is not None and not arguments.architecture:
-        raise InputError("--escalation-rate is for an architecture (--architecture FILE.json)")
+    _check_together(arguments, deployment)
     if "engine_args" in deployment:
         deployment["engine_args"] = engine_arguments(deployment["engine_args"])
+    resolution_s = RESOLUTION_S if arguments.resolution is None else arguments.resolution
     task = read_task(arguments)
 
     from advisor.simulation import simulate
@@ -99,7 +97,7 @@ def run(arguments: argparse.Namespace) -> int:
         requests=arguments.requests,
         seed=arguments.seed,
         trace=arguments.trace,
-        series_every_s=arguments.resolution if arguments.series else None,
+        series_every_s=resolution_s if arguments.series else None,
         escalation_rate=arguments.escalation_rate,
         announce=say,
         **deployment,
@@ -113,6 +111,21 @@ def run(arguments: argparse.Namespace) -> int:
 
         print_text(simulation_text(result))
     return 0 if result.meets_requirements else 1
+
+
+def _check_together(arguments: argparse.Namespace, deployment: Mapping[str, Any]) -> None:
+    """Refuse options that need or rule out others, before anything is read or simulated."""
+    if arguments.architecture and deployment:
+        option = next(iter(deployment)).replace("_", "-")
+        raise InputError(f"--{option} is for one deployment; the architecture states its own")
+    if arguments.escalation_rate is not None and not arguments.architecture:
+        raise InputError("--escalation-rate is for an architecture (--architecture FILE.json)")
+    if not arguments.architecture and not (arguments.model and arguments.accelerator):
+        raise InputError("--model M with --accelerator A, or --architecture FILE.json, is expected")
+    if arguments.resolution is not None and not arguments.series:
+        raise InputError("--resolution is of the time series (--series OUT.csv)")
+    if arguments.series and not arguments.series.absolute().parent.is_dir():
+        raise InputError(f"--series {arguments.series}: there is no folder of that name")
 
 
 def _write_series(result: SimulationResult, path: Path) -> None:

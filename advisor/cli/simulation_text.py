@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from advisor.cli.figures import duration, interval, milliseconds, percent, rate
 from advisor.cli.output import paragraph, table
 from advisor.simulation import SimulationResult
@@ -41,9 +43,23 @@ def _verdict(result: SimulationResult) -> str:
             f"OVERLOADED: {rate(offered)} requests/s are offered at the busiest hour;\n"
             f"{sustained}. Its queue only grows, so there are no percentiles."
         )
+        lines += _enough_replicas(result)
     if result.escalation_rate is not None:
-        lines.append(f"escalation rate {percent(result.escalation_rate)}")
+        lines.append(
+            f"escalation rate {percent(result.escalation_rate)}; recommended fleets are sized for "
+            "a tenth more\n(--escalation-rate)"
+        )
     return "\n".join(lines)
+
+
+def _enough_replicas(result: SimulationResult) -> list[str]:
+    """How many replicas of an overloaded tier the load needs at the very least."""
+    (tier, *others) = result.tiers.values()
+    limit = result.sustainable_rate_per_s
+    if others or tier.replicas is None or not limit:
+        return []
+    least = math.floor(result.offered_rate_per_s * tier.replicas / limit) + 1
+    return [f"It takes at least {least:,} replicas: --replicas {least}, and some more for latency."]
 
 
 def _percentiles(result: SimulationResult) -> str:
@@ -63,10 +79,8 @@ def _requirements(result: SimulationResult) -> str:
     for requirement in result.requirements:
         name = NAMES[requirement.name.removesuffix("_p95_ms")]
         verdict = "met" if requirement.met else "MISSED"
-        lines.append(
-            f"{verdict}: {name}, p95 {duration(requirement.p95_ms)}; "
-            f"at most {duration(requirement.limit_ms)}"
-        )
+        found = "overloaded" if requirement.p95_ms is None else duration(requirement.p95_ms)
+        lines.append(f"{verdict}: {name}, p95 {found}; at most {duration(requirement.limit_ms)}")
     return "\n".join(lines)
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from advisor.catalog import Assumptions, HostedModel
 from advisor.decide.options import Load, SelfHostedOption
 from advisor.physics.step_cost import StepCost
-from advisor.physics.step_time import step_cost
+from advisor.serving.deployed import steps_of
 from advisor.serving.metrics import is_drifting
 from advisor.serving.simulate import simulate_engine
 
@@ -114,12 +114,7 @@ def saturation_rate(step: StepCost, option: SelfHostedOption, load: Load) -> flo
 
 def step_of(option: SelfHostedOption) -> StepCost:
     """The step cost of a deployment, with its calibrated coefficients."""
-    return step_cost(
-        option.deployment,
-        option.calibration.coefficients,
-        max_tokens=option.engine.max_num_batched_tokens,
-        max_seqs=option.engine.max_num_seqs,
-    )
+    return steps_of(option.deployment, option.calibration.coefficients, option.engine)
 
 
 def simulated_curve(option: SelfHostedOption, load: Load, *, overhead_s: float) -> TierCurve:

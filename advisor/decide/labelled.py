@@ -43,7 +43,7 @@ def evidence_of(task: TaskProfile, catalog: Catalog, path: Path) -> Evidence:
     Raises:
         InputError: the log cannot be read, or holds no labels.
     """
-    log = read_log(path)
+    log = _scored(task, read_log(path))
     measured: dict[tuple[Role, str], tuple[float, int]] = {}
     notes = []
     for name in log.models:
@@ -70,6 +70,15 @@ def _whose(name: str, catalog: Catalog) -> tuple[Role, str]:
             return "slm" if hosted.role == "slm" else "llm", hosted.id
     spec = catalog.model(name)
     return spec.role, spec.id
+
+
+def _scored(task: TaskProfile, log: LabelledLog) -> LabelledLog:
+    """The log with answers marked by the task's metric, where their text is enough for that."""
+    from advisor.quality.metrics import METRICS
+    from advisor.quality.scoring import scored
+
+    metric = task.quality.metric
+    return scored(log, metric) if metric in METRICS else log
 
 
 def _paired(task: TaskProfile, log: LabelledLog) -> tuple[ConfidencePrior | None, bool]:

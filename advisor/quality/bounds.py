@@ -76,7 +76,7 @@ def rows_to_certify(observed: float, *, target: float, confidence: float) -> int
 
     `observed` is the share that will be right; the wrong rows are rounded to the nearest whole
     number. At 95 % confidence: 1.0 needs 59 rows to certify 0.95, 0.98 needs 124, 0.96 needs
-    1,260. None where `observed` does not exceed `target`, or where it would take more than
+    1,237. None where `observed` does not exceed `target`, or where it would take more than
     `MAX_PLANNED_ROWS`.
     """
     if observed <= target:

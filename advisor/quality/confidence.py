@@ -99,6 +99,23 @@ def answer_confidence(
     )
 
 
+def logged_confidence(
+    text: str | None, logprobs: Any, *, output: str | None = None
+) -> AnswerConfidence | None:
+    """Confidence of an answer from a log; None where its log-probabilities give none.
+
+    Args:
+        output: as `answer_confidence`; None: json where the text looks like it.
+    """
+    if logprobs is None:
+        return None
+    looks_json = (text or "").lstrip().startswith(("{", "["))
+    try:
+        return answer_confidence(logprobs, output=output or ("json" if looks_json else "text"))
+    except InputError:
+        return None
+
+
 def label_probability(logprobs: Any, labels: Sequence[str]) -> float:
     """Probability of the chosen label among the labels alone.
 

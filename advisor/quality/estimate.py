@@ -36,6 +36,8 @@ class QualityEstimate(Record):
     results decide; mixed: both weigh."""
     evidence_ids: tuple[str, ...] = ()
     """Published rows behind it, the most relevant first."""
+    evidence_weights: tuple[float, ...] = ()
+    """Share that each of those rows has in the absolute weights of all rows."""
     labels: int = 0
     """The user's labelled rows in it."""
     note: str = ""
@@ -49,6 +51,7 @@ class QualityEstimate(Record):
         basis: Basis,
         shared_sd: float = 0.0,
         evidence_ids: tuple[str, ...] = (),
+        evidence_weights: tuple[float, ...] = (),
         labels: int = 0,
         note: str = "",
     ) -> QualityEstimate:
@@ -62,6 +65,7 @@ class QualityEstimate(Record):
             shared_sd=min(shared_sd, sd),
             basis=basis,
             evidence_ids=evidence_ids,
+            evidence_weights=evidence_weights,
             labels=labels,
             note=note,
         )

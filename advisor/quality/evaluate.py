@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,10 +19,10 @@ from advisor.quality.calibration import (
     fit_calibration,
     folds,
 )
-from advisor.quality.confidence import AnswerConfidence, answer_confidence, feature_matrix
+from advisor.quality.confidence import AnswerConfidence, feature_matrix, logged_confidence
 from advisor.quality.gates import Gates
 from advisor.quality.labels import LabelledLog, LoggedOutput, LoggedRow, read_log
-from advisor.quality.metrics import METRICS, macro_f1
+from advisor.quality.metrics import macro_f1
 from advisor.quality.policies import PolicyComparison, RoutedRows, compare_policies
 from advisor.quality.reliability import (
     ReliabilityBin,
@@ -32,7 +32,7 @@ from advisor.quality.reliability import (
     reliability_bins,
     risk_coverage,
 )
-from advisor.quality.sql_execution import SqlRunner
+from advisor.quality.scoring import check_metric, scored
 from advisor.records import Record
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ def evaluate_log(
     slm: str = "slm",
     llm: str = "llm",
 ) -> EvaluationReport:
-    """Evaluate a JSONL log of labelled outputs.
+    """Evaluate a log of labelled outputs: JSONL, or the CSV that `read_log` takes.
 
     Args:
         metric: how an answer without a stated `correct` is scored against `expected`; by default
@@ -125,7 +125,7 @@ def evaluate_log(
         task: its gates are run on the logged answers, and its target is planned for.
         target: quality to plan for, where no task says.
         confidence_level: of that proof; by default the task's, else 0.95.
-        database: SQLite file on which execution_match runs the queries, read-only.
+        database: SQLite or DuckDB file on which execution_match runs the queries, read-only.
         slm: name in the log of the model that answers first.
         llm: name of the one that it escalates to.
 
@@ -133,7 +133,34 @@ def evaluate_log(
         InputError: a log that cannot be read, or a metric that cannot score it.
     """
     name = metric or (task.quality.metric if task else "exact_match")
-    log = scored(read_log(path), name, database=database)
+    check_metric(name)
+    return evaluate(
+        scored(read_log(path), name, database=database),
+        metric=name,
+        task=task,
+        target=target,
+        confidence_level=confidence_level,
+        slm=slm,
+        llm=llm,
+    )
+
+
+def evaluate(
+    log: LabelledLog,
+    *,
+    metric: str,
+    task: TaskProfile | None = None,
+    target: float | None = None,
+    confidence_level: float | None = None,
+    slm: str = "slm",
+    llm: str = "llm",
+) -> EvaluationReport:
+    """Evaluate a log whose answers are scored by `metric`; arguments as `evaluate_log`."""
+    for role, name in (("slm", slm), ("llm", llm)):
+        if name not in (role, *log.models):
+            raise InputError(f"no model '{name}' in the log; it has {', '.join(log.models)}")
+    if target is not None and not 0 < target < 1:
+        raise InputError(f"target = {target:g}: a fraction between 0 and 1 is expected")
     goal = target if target is not None else task.quality.threshold if task else None
     level = confidence_level or (task.quality.confidence if task else 0.95)
     gates = Gates.of_task(task.task) if task else None
@@ -146,7 +173,7 @@ def evaluate_log(
     confidence, scores = _confidence_report(log, slm, output=task.task.output if task else None)
     return EvaluationReport(
         rows=len(log.rows),
-        metric=name,
+        metric=metric,
         models=models,
         confidence=confidence,
         policies=_policies(log, slm, llm, scores),
@@ -156,45 +183,6 @@ def evaluate_log(
             if goal is not None and score.labelled
         },
         notes=tuple(notes),
-    )
-
-
-def scored(log: LabelledLog, metric: str, *, database: Path | None = None) -> LabelledLog:
-    """The log with a score for every answer that has a text and an expected answer but no label.
-
-    Raises:
-        InputError: answers to be scored by a metric that needs more than their text.
-    """
-    if not any(_unscored(row, out) for row in log.rows for out in row.outputs.values()):
-        return log
-    if metric == "execution_match" and database is not None:
-        with SqlRunner() as runner:
-            return _with_scores(
-                log, lambda answer, wanted: runner.matches(database, answer, str(wanted))
-            )
-    if metric not in METRICS:
-        raise InputError(
-            f"metric {metric}: the log must state 'correct' for each answer; "
-            f"computed here: {', '.join(METRICS)}"
-        )
-    return _with_scores(log, METRICS[metric])
-
-
-def _unscored(row: LoggedRow, out: LoggedOutput) -> bool:
-    return out.correct is None and out.text is not None and row.expected is not None
-
-
-def _with_scores(log: LabelledLog, score: Callable[[str, Any], float]) -> LabelledLog:
-    def scored_output(row: LoggedRow, out: LoggedOutput) -> LoggedOutput:
-        if not _unscored(row, out):
-            return out
-        return replace(out, correct=score(out.text or "", row.expected))
-
-    return LabelledLog(
-        tuple(
-            replace(row, outputs={k: scored_output(row, out) for k, out in row.outputs.items()})
-            for row in log.rows
-        )
     )
 
 
@@ -338,13 +326,7 @@ def _scores(log: LabelledLog, slm: str, *, output: str | None) -> _Scores | None
 
 def _answer(row: LoggedRow, slm: str, output: str | None) -> AnswerConfidence | None:
     out = row.outputs.get(slm)
-    if out is None or out.logprobs is None:
-        return None
-    looks_json = (out.text or "").lstrip().startswith(("{", "["))
-    try:
-        return answer_confidence(out.logprobs, output=output or ("json" if looks_json else "text"))
-    except InputError:
-        return None
+    return logged_confidence(out.text, out.logprobs, output=output) if out else None
 
 
 def _label(row: LoggedRow, model: str) -> float:

@@ -17,7 +17,7 @@ from scipy import special
 
 from advisor.errors import InputError
 from advisor.quality.estimate import Basis, QualityEstimate
-from advisor.quality.pairs import Pairs
+from advisor.quality.pairs import Pairs, read_pairs
 
 FloatArray = NDArray[np.float64]
 Parsed = TypeVar("Parsed")
@@ -60,6 +60,10 @@ class LoggedRow:
     """Of the small model's answer, where the log states it."""
     gate_passed: bool | None = None
 
+    def confidence_of(self, model: str) -> float:
+        """Stated, or else from the answer's log-probabilities; NaN where neither says."""
+        return _confidence(self.confidence, self.outputs.get(model, LoggedOutput()))
+
     @property
     def input_text(self) -> str:
         """The request as one text."""
@@ -97,15 +101,14 @@ class LabelledLog:
             small, large = row.outputs.get(slm), row.outputs.get(llm)
             if small is None or large is None or small.correct is None or large.correct is None:
                 continue
-            confidence = math.nan if row.confidence is None else row.confidence
             gate = 1.0 if row.gate_passed is None else float(row.gate_passed)
-            kept.append((confidence, small.correct, large.correct, gate))
+            kept.append((row.confidence_of(slm), small.correct, large.correct, gate))
         columns = np.array(kept, dtype=float).reshape(-1, 4).T
         return Pairs(*columns)
 
 
 def read_log(path: Path) -> LabelledLog:
-    """Read a JSONL log, in either of its two forms.
+    """Read a JSONL log, in either of its two forms, or a CSV file of pairs (`read_pairs`).
 
     Each line has `outputs: {slm|llm|name: {text, logprobs, latency_ms, cost_usd, correct}}`, or
     flat `slm_correct`, `llm_correct`, `confidence`; and optionally `id`, `input`, `expected`,
@@ -114,7 +117,30 @@ def read_log(path: Path) -> LabelledLog:
     Raises:
         InputError: one line naming the file, the line and what was expected there.
     """
+    if path.suffix.lower() == ".csv":
+        return _log_of(read_pairs(path))
     return LabelledLog(tuple(_each_line(path, _row)))
+
+
+def _log_of(pairs: Pairs) -> LabelledLog:
+    columns = (pairs.confidence, pairs.slm_correct, pairs.llm_correct, pairs.gate_passed)
+    for name, labels in (("slm_correct", columns[1]), ("llm_correct", columns[2])):
+        wrong = np.flatnonzero((labels < 0) | (labels > 1))
+        if len(wrong):
+            found = labels[wrong[0]]
+            raise InputError(f"{name} = {found:g} in row {wrong[0] + 1}: 0, 1 or a score between")
+    rows = zip(*(column.tolist() for column in columns), strict=True)
+    return LabelledLog(
+        tuple(
+            LoggedRow(
+                id=str(number),
+                outputs=_flat_outputs(small, large),
+                confidence=None if math.isnan(confidence) else confidence,
+                gate_passed=bool(gate),
+            )
+            for number, (confidence, small, large, gate) in enumerate(rows, 1)
+        )
+    )
 
 
 def read_log_pairs(path: Path, *, slm: str = "slm", llm: str = "llm") -> Pairs:
@@ -127,7 +153,7 @@ def read_log_pairs(path: Path, *, slm: str = "slm", llm: str = "llm") -> Pairs:
     for pair in _each_line(path, lambda value, _: _pair(value, slm, llm)):
         columns.extend(pair)
     if not columns:
-        raise InputError(f"log {path.name}: no row is labelled for both '{slm}' and '{llm}'")
+        raise InputError(f"log {path.name}: no row states 'correct' for both '{slm}' and '{llm}'")
     return Pairs(*np.frombuffer(columns).reshape(-1, 4).T.copy())
 
 
@@ -285,18 +311,32 @@ def _pair(value: dict[str, Any], slm: str, llm: str) -> tuple[float, ...]:
     """confidence, small right, large right, gate; empty where one of the two is not labelled."""
     if "outputs" in value:
         outputs = _outputs(value)
-        small, large = (outputs[name].correct if name in outputs else None for name in (slm, llm))
+        answers = tuple(outputs.get(name, LoggedOutput()) for name in (slm, llm))
     else:
-        small, large = _score(value, f"{slm}_correct"), _score(value, f"{llm}_correct")
-    if small is None or large is None:
+        labels = (_score(value, f"{slm}_correct"), _score(value, f"{llm}_correct"))
+        answers = tuple(LoggedOutput(correct=label) for label in labels)
+    small, large = answers
+    if small.correct is None or large.correct is None:
         return ()
-    confidence, gate = _number(value, "confidence"), _score(value, "gate_passed")
+    gate = _score(value, "gate_passed")
     return (
-        math.nan if confidence is None else confidence,
-        small,
-        large,
+        _confidence(_number(value, "confidence"), small),
+        small.correct,
+        large.correct,
         1.0 if gate is None else float(gate > 0),
     )
+
+
+def _confidence(stated: float | None, answer: LoggedOutput) -> float:
+    """What the log states, else the probability of the least likely value token; NaN: neither."""
+    if stated is not None:
+        return stated
+    if answer.logprobs is None:
+        return math.nan
+    from advisor.quality.confidence import logged_confidence
+
+    found = logged_confidence(answer.text, answer.logprobs)
+    return math.nan if found is None else found.weakest_token
 
 
 def _outputs(value: dict[str, Any]) -> Mapping[str, LoggedOutput]:

@@ -309,7 +309,8 @@ def _verdict(rows: RoutedRows, reports: Sequence[PolicyReport]) -> tuple[bool, s
             f"no policy beats a random mix by more than chance (best: {found.name}, "
             f"APGR {found.apgr:.3f}): take the single model that meets the target"
         )
+    better = "; over 100%: together they beat the large model" if (found.apgr or 0.0) > 1 else ""
     return True, (
         f"{found.name} recovers {found.apgr:.1%} of the gap on average "
-        f"(at least {found.apgr_low:.1%}; a random mix 50 %)"
+        f"(at least {found.apgr_low:.1%}; a random mix 50%){better}"
     )

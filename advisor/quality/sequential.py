@@ -14,7 +14,8 @@ at a true 20 %.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from bisect import bisect_left
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -22,6 +23,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
 from advisor.errors import InputError
+from advisor.quality.bounds import lower_bound
 
 FloatArray = NDArray[np.float64]
 
@@ -65,6 +67,29 @@ def anytime_lower_bound(events: int, trials: int, *, confidence: float) -> float
         else:
             high = middle
     return low
+
+
+def fixed_alarm_count(trials: int, *, limit: float, confidence: float) -> int | None:
+    """Fewest events of `trials`, looked at once, whose lower bound exceeds the limit.
+
+    Clopper–Pearson, one-sided; None where not even all would do.
+    """
+    return _fewest(trials, lambda k: lower_bound(k, trials, confidence=confidence) > limit)
+
+
+def anytime_alarm_count(trials: int, *, limit: float, confidence: float) -> int | None:
+    """The same for a watch that is looked at after every request."""
+    bar = -math.log1p(-confidence)
+    return _fewest(
+        trials,
+        lambda k: k > limit * trials and bool(log_e_value(k, trials, limit=limit) >= bar),
+    )
+
+
+def _fewest(trials: int, enough: Callable[[int], bool]) -> int | None:
+    """Smallest count up to `trials` that is enough, where more always is."""
+    found = bisect_left(range(1, trials + 1), True, key=enough) + 1
+    return found if found <= trials else None
 
 
 @dataclass(frozen=True)

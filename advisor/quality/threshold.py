@@ -11,7 +11,7 @@ The order is fixed by an end and a grid of thresholds that does not depend on th
 
     llm   from "escalate all" downward: the large model must clear the target by itself
     slm   "accept all that passes the gates", which is already the least escalation there is
-    both  the two, each at δ/2: for when it is not known which model is the better one
+    both  the two, sharing δ (`two_ends`): for when it is not known which model is the better one
     pilot the threshold that was best on every fourth row, downward, proven on the other rows: for
           models that are each below the target and together above it, which no end can certify
 """
@@ -19,6 +19,7 @@ The order is fixed by an end and a grid of thresholds that does not depend on th
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -36,6 +37,7 @@ from advisor.quality.bounds import (
 )
 from advisor.quality.labels import read_log_pairs
 from advisor.quality.pairs import read_pairs
+from advisor.quality.two_ends import levels
 from advisor.records import Record
 
 FloatArray = NDArray[np.float64]
@@ -127,10 +129,11 @@ def certify(
         pilot, rows = rows.split()
         sequence = sequence[int(np.argmax(pilot.curve(sequence)[0])) :]
     quality, escalated = rows.curve(sequence)
-    share = (1 - confidence_level) / (2 if start == "both" else 1)
     p_values = rows.p_values(quality, allowed_loss=1 - target)
-    chosen = _choose(p_values, share=share, start=start)
+    spend = _spending(rows, quality, start, target=target, delta=1 - confidence_level)
+    chosen = _choose(p_values, spend)
     shown = chosen if chosen is not None else _best_end(quality, start)
+    share = spend.slm if shown == len(sequence) - 1 and spend.slm else spend.llm
     observed = float(quality[shown])
     return Certificate(
         certified=chosen is not None,
@@ -142,7 +145,7 @@ def certify(
         quality=_interval(observed, rows.count),
         rows=rows.count,
         rows_needed=rows_to_certify(observed, target=target, confidence=1 - share),
-        reason=_reason(quality, chosen, observed, target=target, start=start),
+        reason=_reason(quality, escalated, chosen, target=target, start=start),
         warnings=rows.warnings(),
     )
 
@@ -156,15 +159,20 @@ def certify_file(
         InputError: a file that cannot be read, or as `certify`.
     """
     pairs = read_log_pairs(path) if path.suffix.lower() == ".jsonl" else read_pairs(path)
-    return certify(
-        pairs.confidence,
-        pairs.slm_correct,
-        pairs.llm_correct,
-        pairs.gate_passed,
-        target=target,
-        confidence_level=confidence_level,
-        start=start,
-    )
+    _check_level("target", target)
+    _check_level("confidence", confidence_level)
+    try:
+        return certify(
+            pairs.confidence,
+            pairs.slm_correct,
+            pairs.llm_correct,
+            pairs.gate_passed,
+            target=target,
+            confidence_level=confidence_level,
+            start=start,
+        )
+    except InputError as error:
+        raise InputError(f"{path.name}: {error}") from None
 
 
 def fixed_grid(confidence: FloatArray) -> FloatArray:
@@ -275,23 +283,48 @@ class _Rows:
                     f"only {distinct:,} of {self.count:,} rows differ: if rows are copies of "
                     "others, they are not independent and the certificate does not hold"
                 )
-        if levels == 1 and self.count > 1:
+        if levels == 1 and self.count - missing > 1:
             found.append("all rows have the same confidence: no threshold can tell them apart")
         return tuple(found)
 
 
-def _choose(p_values: FloatArray, *, share: float, start: Start) -> int | None:
-    """Index in the sequence of the certified threshold that escalates least.
+@dataclass(frozen=True)
+class _Spending:
+    """The part of δ that each starting end may spend; 0: it is no start."""
 
-    `share` is the part of δ that each starting end may spend.
-    """
-    last = len(p_values) - 1
-    if start in ("slm", "both") and p_values[last] <= share:
-        return last
+    llm: float
+    slm: float
+    after_all: float
+    """By "accept all" once every threshold above it is rejected."""
+
+
+def _spending(
+    rows: _Rows, quality: FloatArray, start: Start, *, target: float, delta: float
+) -> _Spending:
     if start == "slm":
+        return _Spending(llm=0.0, slm=delta, after_all=0.0)
+    if start != "both":
+        return _Spending(llm=delta, slm=0.0, after_all=delta)
+    shared = levels(rows.count, allowed_loss=1 - target, delta=delta, binary=rows.binary)
+    wrong = np.rint(rows.count * (1 - quality))
+    return _Spending(
+        llm=shared.whole if wrong[-1] >= shared.hopeless_from else shared.each,
+        slm=shared.whole if wrong[0] >= shared.hopeless_from else shared.each,
+        after_all=shared.whole,
+    )
+
+
+def _choose(p_values: FloatArray, spend: _Spending) -> int | None:
+    """Index in the sequence of the certified threshold that escalates least."""
+    last = len(p_values) - 1
+    if p_values[last] <= spend.slm:
+        return last
+    if spend.llm == 0:
         return None
-    failed = np.flatnonzero(p_values > share)
-    first_failure = int(failed[0]) if len(failed) else len(p_values)
+    failed = np.flatnonzero(p_values[:last] > spend.llm)
+    if len(failed) == 0 and p_values[last] <= spend.after_all:
+        return last
+    first_failure = int(failed[0]) if len(failed) else last
     return first_failure - 1 if first_failure > 0 else None
 
 
@@ -303,9 +336,12 @@ def _best_end(quality: FloatArray, start: Start) -> int:
 
 
 def _reason(
-    quality: FloatArray, chosen: int | None, observed: float, *, target: float, start: Start
+    quality: FloatArray, escalated: FloatArray, chosen: int | None, *, target: float, start: Start
 ) -> str:
     """One sentence: what is proven, or what stands in the way and what would help."""
+    observed = float(quality[chosen if chosen is not None else _best_end(quality, start)])
+    if chosen is not None and escalated[-1] == 1:
+        return f"every row is handed up, so this is the large model alone: it reaches {target:g}"
     if chosen == len(quality) - 1:
         return f"the small model alone reaches {target:g}: nothing but gate failures is handed up"
     if chosen is not None:

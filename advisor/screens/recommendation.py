@@ -5,12 +5,13 @@ from __future__ import annotations
 import streamlit as st
 
 from advisor.decide.recommendation import Recommendation
-from advisor.screens.formatting import plain
-from advisor.screens.search import FullSearch, archive, watch
+from advisor.screens import scenario
+from advisor.screens.formatting import count, plain
+from advisor.screens.search import FullSearch, archive, own, watch
 from advisor.screens.sections import alternatives, answer, headline, robustness
 from advisor.task import TaskProfile
 
-SEARCH, LAST, ANSWERED = "recommendation.search", "recommendation.last", "recommendation.answered"
+LAST, ANSWERED = "recommendation.last", "recommendation.answered"
 
 PRELIMINARY = "Answered from what is already simulated; full search running"
 
@@ -34,10 +35,8 @@ def usable(search: FullSearch | None, task: TaskProfile) -> bool:
 
 with st.sidebar:
     task = headline.draw()
-search: FullSearch | None = st.session_state.get(SEARCH)
-if search is None or search.task != task or search.superseded:
-    search = archive().search(task, instead_of=search)
-    st.session_state[SEARCH] = search
+labels = scenario.labels()
+search = own(task, labels)
 if search.finished and search.exploration:
     st.session_state[LAST] = search
 last: FullSearch | None = st.session_state.get(LAST)
@@ -45,6 +44,8 @@ last: FullSearch | None = st.session_state.get(LAST)
 st.title(task.name)
 if task.description:
     st.caption(plain(task.description))
+if labels is not None:
+    st.caption(f"Quality from your {count(labels.rows)} labels in {plain(labels.name)}.")
 if not search.finished:
     watch(search, PRELIMINARY if usable(last, task) else "Simulating")
 elif search.problem:

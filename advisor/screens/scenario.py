@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import streamlit as st
@@ -26,7 +28,20 @@ HEADLINE = (
 )
 """Inputs that have a control beside the recommendation and a place in the link."""
 
-_TASK, _EXAMPLE = "scenario.task", "scenario.example"
+_TASK, _EXAMPLE, _LABELS = "scenario.task", "scenario.example", "scenario.labels"
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Labelled outputs that the recommendation takes into account."""
+
+    name: str
+    """As the user calls them."""
+    path: Path
+    """A JSONL log that the search can read."""
+    digest: str
+    """Of its content."""
+    rows: int
 
 
 @lru_cache(maxsize=1)
@@ -61,6 +76,17 @@ def change(task: TaskProfile) -> None:
 def start_from(example: str | None, task: TaskProfile) -> None:
     """Go on with another task: an example of that name, or one from elsewhere."""
     st.session_state[_EXAMPLE], st.session_state[_TASK] = example, task
+
+
+def labels() -> Labels | None:
+    """The session's labelled outputs; None without any."""
+    found = st.session_state.get(_LABELS)
+    return found if isinstance(found, Labels) else None
+
+
+def use_labels(labels: Labels | None) -> None:
+    """Let the recommendation rest on labelled outputs, or on none."""
+    st.session_state[_LABELS] = labels
 
 
 def write_link() -> None:

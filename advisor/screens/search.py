@@ -11,10 +11,13 @@ import streamlit as st
 
 from advisor.decide import Exploration, explore
 from advisor.errors import AdvisorError
+from advisor.screens.scenario import Labels
 from advisor.task import TaskProfile
 
 MOST_KEPT = 32
 """Finished searches kept for all sessions of this server."""
+
+_OWN = "recommendation.search"
 
 _LOG = logging.getLogger(__name__)
 
@@ -26,8 +29,9 @@ class _SupersededError(Exception):
 class FullSearch:
     """One search over everything that may serve a task, running or finished."""
 
-    def __init__(self, task: TaskProfile) -> None:
+    def __init__(self, task: TaskProfile, labels: Labels | None = None) -> None:
         self.task = task
+        self.labels = labels
         self.step = "starting the simulator"
         """What it is doing, in words."""
         self.exploration: Exploration | None = None
@@ -38,6 +42,10 @@ class FullSearch:
         self.started = False
         self._done = threading.Event()
 
+    def is_for(self, task: TaskProfile, labels: Labels | None) -> bool:
+        """Whether it answers this question, and is still wanted."""
+        return self.task == task and self.labels == labels and not self.superseded
+
     @property
     def finished(self) -> bool:
         """Whether there is a result, or a reason why not."""
@@ -47,7 +55,8 @@ class FullSearch:
         """Search, in a worker thread."""
         try:
             self._report(self.step)
-            self.exploration = explore(self.task, progress=self._report)
+            path = self.labels.path if self.labels else None
+            self.exploration = explore(self.task, path, progress=self._report)
         except _SupersededError:
             self.problem = "superseded"
         except AdvisorError as error:
@@ -72,16 +81,22 @@ class Archive:
         self._lock = threading.Lock()
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="full-search")
 
-    def search(self, task: TaskProfile, *, instead_of: FullSearch | None = None) -> FullSearch:
+    def search(
+        self,
+        task: TaskProfile,
+        labels: Labels | None = None,
+        *,
+        instead_of: FullSearch | None = None,
+    ) -> FullSearch:
         """The search for a task, perhaps still to be started; one for another task gives way."""
-        key = task.model_dump_json()
+        key = _key(task, labels)
         with self._lock:
-            if instead_of and not instead_of.finished and instead_of.task != task:
+            if instead_of and not instead_of.finished and not instead_of.is_for(task, labels):
                 instead_of.superseded = True
-                self._searches.pop(instead_of.task.model_dump_json(), None)
+                self._searches.pop(_key(instead_of.task, instead_of.labels), None)
             found = self._searches.get(key)
             if found is None or found.problem or found.superseded:
-                found = self._searches[key] = FullSearch(task)
+                found = self._searches[key] = FullSearch(task, labels)
                 while len(self._searches) > MOST_KEPT:
                     self._searches.popitem(last=False)
             self._searches.move_to_end(key)
@@ -95,10 +110,23 @@ class Archive:
                 self._worker.submit(search.run)
 
 
+def _key(task: TaskProfile, labels: Labels | None) -> str:
+    return task.model_dump_json() + (labels.digest if labels else "")
+
+
 @st.cache_resource(show_spinner=False, max_entries=1)
 def archive() -> Archive:
     """The server's one archive."""
     return Archive()
+
+
+def own(task: TaskProfile, labels: Labels | None) -> FullSearch:
+    """The session's search for its task, perhaps still to be started."""
+    search: FullSearch | None = st.session_state.get(_OWN)
+    if search is None or not search.is_for(task, labels):
+        search = archive().search(task, labels, instead_of=search)
+        st.session_state[_OWN] = search
+    return search
 
 
 @st.fragment(run_every=0.4)

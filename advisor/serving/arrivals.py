@@ -87,6 +87,27 @@ class Burst:
 
 
 @dataclass(frozen=True, slots=True)
+class Batches:
+    """`size` requests at the same moment; the moments are Poisson at rate/size."""
+
+    rate_per_s: float
+    size: int
+
+    def __post_init__(self) -> None:
+        _check_rate(self.rate_per_s)
+        if self.size < 1:
+            raise InputError(f"size = {self.size}: at least 1 request is expected in a batch")
+
+    def draw(self, rng: np.random.Generator, count: int) -> FloatArray:
+        moments = np.cumsum(rng.standard_exponential(-(-count // self.size)))
+        times: FloatArray = np.repeat(moments * (self.size / self.rate_per_s), self.size)
+        return times[:count]
+
+    def at_rate(self, rate_per_s: float) -> Batches:
+        return replace(self, rate_per_s=rate_per_s)
+
+
+@dataclass(frozen=True, slots=True)
 class ClosedLoop:
     """`concurrency` users, each sending its next request `think_s` after its last one ends.
 
@@ -144,12 +165,49 @@ class Trace:
 
 
 @dataclass(frozen=True, slots=True)
-class DayProfile:
-    """24 hourly rates, repeated day after day, with gamma gaps in between.
+class Stepped:
+    """Rates one after another, each for `step_s` seconds, over and over, with gamma gaps.
 
     A renewal process of unit rate on the clock Λ(t) = ∫ rate: the gaps keep their burstiness
-    while the rate steps from hour to hour.
+    while the rate steps.
     """
+
+    rates_per_s: tuple[float, ...]
+    step_s: float
+    burstiness: float = 1.0
+
+    def __post_init__(self) -> None:
+        rates = self.rates_per_s
+        if not rates or min(rates) < 0 or not 0 < sum(rates) < np.inf:
+            raise InputError("stepped rates must be at least 0, and not all of them 0")
+        if not (np.isfinite(self.step_s) and self.step_s > 0):
+            raise InputError(f"step_s = {self.step_s:g}: a positive number of seconds is expected")
+        if not self.burstiness > 0:
+            raise InputError(f"burstiness = {self.burstiness:g}: a positive number is expected")
+
+    @property
+    def rate_per_s(self) -> float:
+        """Mean rate, requests per second."""
+        return sum(self.rates_per_s) / len(self.rates_per_s)
+
+    def draw(self, rng: np.random.Generator, count: int) -> FloatArray:
+        operational = np.cumsum(_gaps(rng, count, self.burstiness))
+        edges = np.arange(len(self.rates_per_s) + 1) * self.step_s
+        cumulated = np.concatenate([[0.0], np.cumsum(self.rates_per_s)]) * self.step_s
+        rounds, rest = np.divmod(operational, cumulated[-1])
+        times: FloatArray = rounds * edges[-1] + np.interp(rest, cumulated, edges)
+        return times
+
+    def at_rate(self, rate_per_s: float) -> Stepped:
+        """The same shape with another mean rate."""
+        _check_rate(rate_per_s)
+        factor = rate_per_s / self.rate_per_s
+        return replace(self, rates_per_s=tuple(rate * factor for rate in self.rates_per_s))
+
+
+@dataclass(frozen=True, slots=True)
+class DayProfile:
+    """24 hourly rates, repeated day after day, with gamma gaps in between (`Stepped`)."""
 
     hourly_rates_per_s: tuple[float, ...]
     burstiness: float = 1.0
@@ -169,13 +227,8 @@ class DayProfile:
         return sum(self.hourly_rates_per_s) / self.HOURS
 
     def draw(self, rng: np.random.Generator, count: int) -> FloatArray:
-        operational = np.cumsum(_gaps(rng, count, self.burstiness))
-        a_day = self.rate_per_s * self.HOURS * SECONDS_PER_HOUR
-        days, rest = np.divmod(operational, a_day)
-        hours = np.arange(self.HOURS + 1) * SECONDS_PER_HOUR
-        cumulated = np.concatenate([[0.0], np.cumsum(self.hourly_rates_per_s)]) * SECONDS_PER_HOUR
-        times: FloatArray = days * hours[-1] + np.interp(rest, cumulated, hours)
-        return times
+        steps = Stepped(self.hourly_rates_per_s, SECONDS_PER_HOUR, self.burstiness)
+        return steps.draw(rng, count)
 
     def at_rate(self, rate_per_s: float) -> DayProfile:
         """The same shape with another mean rate."""

@@ -3,9 +3,9 @@
 What the small tier hands up reaches the large one when it is known to be needed: after the small
 model's whole answer and its validation. No answer of the small tier depends on the large one, so
 the tiers are simulated one after the other and still share a clock exactly; bursts of escalations
-queue as they would. Only the cache of answers looks back: whether a request hits depends on when
-earlier answers were ready. Causes lie before effects, so the consistent history is the only fixed
-point, and it is found by repetition.
+queue as they would. Two things look back: the cache of answers (a request hits where an earlier
+answer was ready) and a hedge (a large answer that wins ends the small model's work). Causes lie
+before effects, so the consistent history is the only fixed point, and it is found by repetition.
 
 Nothing may be shown before it is checked. So the first token of an accepted answer comes with its
 last, after validation; that of an escalated one is the large model's.
@@ -93,8 +93,8 @@ def simulate_cascade(
         prerouted_share: share of the others that is sent straight to the large tier at random.
         pre_router: sends likely failures straight to the large tier.
         hedge_after_s: time after sending at which the large tier is asked as well, while the small
-            answer is not accepted yet. The first good answer counts; an unneeded large one is
-            cancelled, an unneeded small one runs to its end.
+            answer is not accepted yet. The first good answer counts, and the other tier's work on
+            the request ends with it, as vLLM's does when its client disconnects.
 
     `requests.cancel_s` ends the work of every tier on a request.
 
@@ -166,7 +166,30 @@ class _Cascade:
             self.begin_s = self.requests.arrival_s + router.decision_s
 
     def simulate(self, hits: BoolArray, *, lookup_s: float) -> CascadeTimeline:
-        """The whole history, given which requests the cache answers."""
+        """The whole history, given which requests the cache answers.
+
+        A large answer that wins a hedge ends the small model's work on the request, which others
+        then finish sooner: the history in which each such moment is that of the win is found by
+        repetition, as that of the cache is.
+        """
+        released_s = np.full(len(self.requests), np.inf)
+        for _ in range(MOST_REPETITIONS):
+            timeline = self._history(hits, lookup_s, released_s)
+            if self.hedge_after_s is None:
+                return timeline
+            found = np.full(len(self.requests), np.inf)
+            won = ~np.isnan(timeline.large.finish_s)
+            found[timeline.large.index[won]] = timeline.large.finish_s[won]
+            if np.array_equal(found, released_s):
+                return timeline
+            released_s = found
+        raise AdvisorError(
+            f"hedged requests did not settle in {MOST_REPETITIONS} repetitions: "
+            "the cascade is overloaded"
+        )
+
+    def _history(self, hits: BoolArray, lookup_s: float, released_s: FloatArray) -> CascadeTimeline:
+        """The same, given when the large model's answer ends the small one's work."""
         count, requests, gate = len(self.requests), self.requests, self.gate
         leaves_s = np.full(count, np.inf) if requests.cancel_s is None else requests.cancel_s
         tried = np.flatnonzero(~hits & ~self.direct)
@@ -174,6 +197,7 @@ class _Cascade:
         gives_up = leaves_s[tried]
         if gate.timeout_s is not None:
             gives_up = np.minimum(gives_up, begin + gate.timeout_s)
+        gives_up = np.minimum(gives_up, released_s[tried])
         below = self.small.serve(tried, begin, gives_up if np.isfinite(gives_up).any() else None)
         answered = ~np.isnan(below.finish_s)
         known = below.finish_s + gate.validation_s
@@ -254,6 +278,18 @@ def answers_found(
         arrival_s: when each looks.
         ready_s: when each one's own answer enters the cache; NaN: never.
     """
+    found = np.zeros(len(keys), dtype=np.bool_)
+    _, group, sizes = np.unique(keys, return_inverse=True, return_counts=True)
+    # Few are repeats, and only they (or what is ready before it arrives) can find anything.
+    repeated = np.flatnonzero((sizes[group] > 1) | (ready_s <= arrival_s))
+    found[repeated] = _found_among(keys[repeated], arrival_s[repeated], ready_s[repeated], ttl_s)
+    return found
+
+
+def _found_among(
+    keys: IntArray, arrival_s: FloatArray, ready_s: FloatArray, ttl_s: float
+) -> BoolArray:
+    """`answers_found`, by one sort of all answers and looks."""
     count = len(keys)
     answered = np.flatnonzero(~np.isnan(ready_s))
     owner = np.concatenate([keys[answered], keys])

@@ -234,7 +234,9 @@ def _steady_part(timeline: Timeline, warmup_share: float) -> slice:
     warmup = int(warmup_share * count)
     if warmup == 0:
         return slice(0, count)
-    stay = float(np.nanmedian((timeline.finish_s - timeline.arrival_s)[count // 2 :]))
+    stays = (timeline.finish_s - timeline.arrival_s)[count // 2 :]
+    stays = stays[~np.isnan(stays)]
+    stay = float(np.median(stays)) if len(stays) else 0.0
     last = int(np.searchsorted(timeline.arrival_s, timeline.arrival_s[-1] - stay))
     return slice(warmup, max(last, count - warmup, warmup + 1))
 

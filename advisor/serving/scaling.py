@@ -103,7 +103,10 @@ class FleetFront:
         """The timeline with what only the front knows."""
         fleet = None
         if self.scaling is not None:
-            ready, starting, inside = self.arrays.history.T.tolist()
+            # The last tick may lie after the last arrival, and was not decided then.
+            history = self.arrays.history
+            history = history[history[:, 0] + history[:, 1] > 0]
+            ready, starting, inside = history.T.tolist()
             times = self.scaling.interval_s * np.arange(1, len(ready) + 1)
             fleet = FleetSize(
                 time_s=tuple(times.tolist()),

@@ -8,6 +8,7 @@ from advisor.catalog import Catalog
 from advisor.catalog.models import Precision
 from advisor.decide.answer import quality_model
 from advisor.decide.recommendation import Chosen, HostedTier, SelfHostedTier
+from advisor.decide.sizing import ESCALATION_MARGIN
 from advisor.errors import InputError
 from advisor.physics.parameters import parameter_count
 from advisor.quality.escalation import ConfidencePrior, hybrid_curve
@@ -39,6 +40,16 @@ def escalation_rate_at(chosen: Chosen, task: TaskProfile, catalog: Catalog) -> f
         high_risk_share=task.constraints.high_risk_share,
     )
     return float(np.interp(chosen.threshold, curve.threshold, curve.escalation_rate))
+
+
+def sized_escalation_rate(projected: float, *, high_risk_share: float) -> float:
+    """The share of requests for the large model that fleets are sized for.
+
+    A tenth more of the answers than projected is handed up: r + min(1.1·(e − r), 1 − r) for the
+    projected rate e and the share r of high-risk requests, which skip the small model.
+    """
+    handed_up = ESCALATION_MARGIN * max(projected - high_risk_share, 0.0)
+    return high_risk_share + min(handed_up, 1 - high_risk_share)
 
 
 def _quality(

@@ -76,7 +76,7 @@ def simulate(
             raise InputError("give an architecture, or a model and an accelerator, not both")
         chosen, projected = _read(architecture)
         rate = escalation_rate if escalation_rate is not None else projected
-        system = _architecture(chosen, rate, task, catalog, drawn, seed)
+        system = architecture_system(chosen, task, catalog, drawn, escalation_rate=rate, seed=seed)
     else:
         if model is None or accelerator is None:
             raise InputError("a model and an accelerator, or an architecture, are expected")
@@ -109,14 +109,25 @@ def _requests(
     return recorded if count is None else recorded.select(slice(0, count))
 
 
-def _architecture(
+def architecture_system(
     chosen: Chosen,
-    escalation_rate: float | None,
     task: TaskProfile,
     catalog: Catalog,
     drawn: Requests,
+    *,
+    escalation_rate: float | None,
     seed: int,
 ) -> System:
+    """An architecture, ready to be simulated.
+
+    Args:
+        drawn: the task's requests.
+        escalation_rate: share that a hybrid's large model gets, high-risk ones included; None: as
+            follows from the threshold.
+
+    Raises:
+        InputError, DoesNotFitError: as `simulate`.
+    """
     tiers = {role: deployed_tier(tier, task, catalog, drawn) for role, tier in chosen.tiers.items()}
     gate, high_risk = Gate(), 0.0
     if len(tiers) == 2:

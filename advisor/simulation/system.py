@@ -20,6 +20,7 @@ from advisor.serving.cascade import (
 )
 from advisor.serving.metrics import LoadReport, report
 from advisor.serving.simulate import Timeline, simulate_fleet
+from advisor.serving.workload import Requests
 from advisor.simulation.tiers import DeployedTier
 
 
@@ -63,13 +64,22 @@ class System:
     cache: AnswerCache | None = None
     """Answers repeats before any tier; engines by themselves have none."""
 
-    def serve(self, deviation: float = 0.0) -> Run:
+    def serve(
+        self,
+        deviation: float = 0.0,
+        *,
+        loads: Mapping[Role, Requests] | None = None,
+        intervals: bool = True,
+    ) -> Run:
         """Simulate the load.
 
         Args:
             deviation: of every tier's times from the projected ones, in standard deviations of
                 what is known about their level.
+            loads: what each tier may get, instead of its own; as many for every tier.
+            intervals: whether confidence intervals of chance are wanted.
         """
+        loads = loads or {role: tier.load for role, tier in self.tiers.items()}
         factors = {role: math.exp(deviation * tier.log_sd) for role, tier in self.tiers.items()}
         tiers = {role: tier.taking(factors[role]) for role, tier in self.tiers.items()}
         limits = {
@@ -78,27 +88,16 @@ class System:
         }
         (role, only), *others = tiers.items()
         if not others and isinstance(only, SelfHosted) and self.cache is None:
-            return self._engines(role, only, limits[role])
-        return self._cascade(tiers, limits)
+            return _engines(role, only, loads[role], limits[role], intervals)
+        return self._cascade(tiers, loads, limits, intervals)
 
-    def _engines(self, role: Role, tier: SelfHosted, limit: float | None) -> Run:
-        begin = time.perf_counter()
-        timeline = simulate_fleet(
-            tier.step,
-            tier.engine,
-            kv_blocks=tier.kv_blocks,
-            requests=self.tiers[role].load,
-            replicas=tier.replicas,
-        )
-        wall_s = time.perf_counter() - begin
-        found = report(
-            timeline,
-            request_overhead_s=tier.request_overhead_s,
-            sustainable_rate_per_s=limit,
-        )
-        return Run(found, {role: found}, {role: timeline}, wall_s)
-
-    def _cascade(self, tiers: Mapping[Role, Tier], limits: Mapping[Role, float | None]) -> Run:
+    def _cascade(
+        self,
+        tiers: Mapping[Role, Tier],
+        loads: Mapping[Role, Requests],
+        limits: Mapping[Role, float | None],
+        intervals: bool,
+    ) -> Run:
         # One tier behind a cache, or behind an API, is the large one of a cascade that skips the
         # small one.
         below: Role = "slm" if "slm" in tiers else "llm"
@@ -109,9 +108,9 @@ class System:
             tiers[below],
             tiers[above],
             self.gate,
-            self.tiers[below].load,
+            loads[below],
             seed=self.seed,
-            large_requests=self.tiers[above].load,
+            large_requests=loads[above],
             cache=self.cache,
             high_risk_share=1.0 if alone else self.high_risk_share,
         )
@@ -120,9 +119,33 @@ class System:
             timeline,
             small_sustainable_per_s=None if alone else limits[below],
             large_sustainable_per_s=limits[above],
+            intervals=intervals,
         )
         reports = {below: found.small, above: found.large}
         return Run(found, reports, _timelines(timeline, below, above), wall_s)
+
+
+def _engines(
+    role: Role, tier: SelfHosted, load: Requests, limit: float | None, intervals: bool
+) -> Run:
+    begin = time.perf_counter()
+    timeline = simulate_fleet(
+        tier.step,
+        tier.engine,
+        kv_blocks=tier.kv_blocks,
+        requests=load,
+        replicas=tier.replicas,
+        balancing=tier.balancing,
+        scaling=tier.scaling,
+    )
+    wall_s = time.perf_counter() - begin
+    found = report(
+        timeline,
+        request_overhead_s=tier.request_overhead_s,
+        sustainable_rate_per_s=limit,
+        intervals=intervals,
+    )
+    return Run(found, {role: found}, {role: timeline}, wall_s)
 
 
 def _timelines(timeline: CascadeTimeline, below: Role, above: Role) -> dict[Role, Timeline]:

@@ -188,6 +188,17 @@ def test_labels_move_the_answer(tmp_path: Path) -> None:
     assert math.isfinite(found.projection.cost_usd_per_month.value)
 
 
+def test_answers_without_a_mark_are_marked_by_the_metric_of_the_task(tmp_path: Path) -> None:
+    log = tmp_path / "log.jsonl"
+    rows = [
+        {"expected": "refund", "outputs": {"slm": {"text": "refund" if i % 20 else "order"}}}
+        for i in range(400)
+    ]
+    log.write_text("\n".join(json.dumps({"input": "x", **row}) for row in rows))
+    found = explore(task("intent-classification"), log).answer()
+    assert "labelled rows" in found.conditions[0].basis
+
+
 def test_an_unknown_model_or_accelerator_is_named() -> None:
     for key, value in {"models": ["no/such-model"], "accelerators": ["H900"]}.items():
         with pytest.raises(InputError, match=value[0]):

@@ -122,3 +122,14 @@ def test_graded_losses_get_a_valid_p_value() -> None:
 def test_a_graded_p_value_never_beats_what_a_larger_loss_gives(mean: float, allowed: float) -> None:
     smaller, larger = hoeffding_bentkus_p_value([mean / 2, mean], 100, allowed_loss=allowed)
     assert 0 <= smaller <= larger <= 1
+
+
+def test_the_planned_rows_are_the_fewest_that_prove_it() -> None:
+    """96 % observed needs 1,237 rows: 49 wrong have p ≤ 0.05, and no smaller n does."""
+    planned = rows_to_certify(0.96, target=0.95, confidence=0.95)
+    slowly = next(
+        n
+        for n in range(1, 2000)
+        if binomial_p_value(math.floor(0.04 * n + 0.5), n, allowed_loss=0.05) <= 0.05
+    )
+    assert planned == slowly == 1237

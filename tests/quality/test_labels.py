@@ -92,7 +92,7 @@ def test_pairs_alone_are_read_as_from_the_whole_log(tmp_path: Path) -> None:
     assert len(alone.slm_correct) == 2
     for name in ("confidence", "slm_correct", "llm_correct", "gate_passed"):
         assert np.array_equal(getattr(whole, name), getattr(alone, name), equal_nan=True)
-    with pytest.raises(InputError, match="no row is labelled for both 'slm' and 'big'"):
+    with pytest.raises(InputError, match="no row states 'correct' for both 'slm' and 'big'"):
         read_log_pairs(path, llm="big")
 
 

@@ -10,7 +10,13 @@ from scipy import integrate, stats
 
 from advisor.errors import InputError
 from advisor.quality.bounds import lower_bound
-from advisor.quality.sequential import RateWatch, anytime_lower_bound, log_e_value
+from advisor.quality.sequential import (
+    RateWatch,
+    anytime_alarm_count,
+    anytime_lower_bound,
+    fixed_alarm_count,
+    log_e_value,
+)
 
 
 def test_the_e_value_is_the_mixture_it_says() -> None:
@@ -117,3 +123,20 @@ def test_the_error_of_all_stretches_adds_up() -> None:
 def test_impossible_settings(settings: dict[str, float], message: str) -> None:
     with pytest.raises(InputError, match=message):
         RateWatch(**settings)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("trials", "once"), [(50, 16), (100, 28), (200, 50), (500, 116), (1000, 222)]
+)
+def test_alarm_counts_for_one_look_and_for_a_running_watch(trials: int, once: int) -> None:
+    assert fixed_alarm_count(trials, limit=0.2, confidence=0.95) == once
+    running = anytime_alarm_count(trials, limit=0.2, confidence=0.95)
+    assert running is not None
+    assert running > once
+    assert log_e_value(running, trials, limit=0.2) >= math.log(20)
+    assert log_e_value(running - 1, trials, limit=0.2) < math.log(20)
+
+
+def test_too_few_requests_never_ring() -> None:
+    """0.2¹ = 0.2 > 0.05: one escalation of one proves nothing."""
+    assert fixed_alarm_count(1, limit=0.2, confidence=0.95) is None

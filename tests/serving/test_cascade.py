@@ -172,6 +172,55 @@ def test_a_hedge_that_was_rejected_meanwhile_waits_for_the_large_answer() -> Non
     assert timeline.finish_s[0] == 2 + 12
 
 
+def test_a_hedge_that_wins_frees_the_seat_of_the_small_model() -> None:
+    """One seat. The first answer would hold it until 30 s; the large one is there at 2 + 4 = 6 s,
+    so the step then under way is the last, and the second request is served from 6 s on."""
+    one_seat = EngineSettings(
+        max_num_seqs=1, max_num_batched_tokens=64, block_size=4, async_scheduling=False
+    )
+    requests = requests_of([0.0, 3.0], [30, 2])
+    large = dataclasses.replace(requests, output_tokens=np.array([1, 30]))
+    timeline = simulate_cascade(
+        tier(1.0, engine=one_seat),
+        LARGE,
+        Gate(),
+        requests,
+        seed=0,
+        hedge_after_s=2.0,
+        large_requests=large,
+    )
+    assert routes(timeline) == ["escalated", "small"]
+    assert np.isnan(timeline.small.finish_s[0])
+    assert timeline.finish_s.tolist() == [6.0, 8.0]
+
+
+@pytest.mark.parametrize("rate_per_s", [20.0, 60.0])
+def test_the_history_of_hedges_agrees_with_itself(rate_per_s: float) -> None:
+    """What the large tier won, the small one worked on until then and no longer."""
+    requests = LOAD.at_rate(rate_per_s).draw(count=800, seed=3)
+    timeline = simulate_cascade(
+        SelfHosted(STEP, ENGINE, KV_BLOCKS),
+        SelfHosted(STEP, ENGINE, KV_BLOCKS),
+        Gate(escalation_rate=0.1),
+        requests,
+        seed=1,
+        hedge_after_s=0.05,
+        # Other lengths, so that each of them wins some.
+        large_requests=dataclasses.replace(
+            requests, output_tokens=requests.output_tokens[::-1].copy()
+        ),
+    )
+    won = np.full(len(requests), np.inf)
+    won[timeline.large.index] = np.nan_to_num(timeline.large.finish_s, nan=np.inf)
+    small = timeline.small
+    ended = small.finish_s
+    assert np.isnan(ended).any()
+    assert not np.isnan(ended).all()
+    assert np.all(np.isfinite(won[small.index[np.isnan(ended)]]))
+    kept = ~np.isnan(ended)
+    assert np.all(ended[kept] <= won[small.index[kept]])
+
+
 def test_a_client_that_leaves_ends_the_work_of_both_tiers() -> None:
     requests = requests_of([0.0, 0.0], [3, 3], cancel_s=np.array([2.0, 6.0]))
     timeline = simulate_cascade(SMALL, LARGE, Gate(escalation_rate=1.0), requests, seed=0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from advisor.catalog.workloads import WorkloadShape
 from advisor.errors import InputError
 from advisor.serving.lengths import MAX_P95_TO_MEAN
 from advisor.serving.workload import (
+    Batches,
     Burst,
     ClosedLoop,
     Constant,
@@ -26,6 +28,7 @@ from advisor.serving.workload import (
     Lognormal,
     Poisson,
     Requests,
+    Stepped,
     Tabulated,
     Trace,
     Uniform,
@@ -295,3 +298,42 @@ def test_prompts_with_worked_examples_can_be_cut_to_a_context() -> None:
     # 646 − 6 = 640 tokens of prompt; of their 40 blocks the last is always computed.
     assert list(cut.input_tokens) == [640, 640, 640]
     assert list(cut.cached_tokens) == [0, 624, 624]
+
+
+def test_batches_arrive_at_the_same_moment_at_the_rate_asked_for() -> None:
+    times = Batches(rate_per_s=20.0, size=4).draw(np.random.default_rng(RNG_SEED), MANY)
+    assert np.all(np.diff(times.reshape(-1, 4), axis=1) == 0)
+    moments = times[::4]
+    assert np.all(np.diff(moments) > 0)
+    # Five batches of four a second, at Poisson moments: gaps of mean 0.2 s and the same spread.
+    gaps = np.diff(moments)
+    assert gaps.mean() == pytest.approx(0.2, rel=0.02)
+    assert gaps.std() == pytest.approx(0.2, rel=0.03)
+    assert len(Batches(rate_per_s=20.0, size=4).draw(np.random.default_rng(0), 6)) == 6
+
+
+def test_stepped_rates_hold_in_every_step() -> None:
+    stepped = Stepped((2.0, 0.0, 10.0), step_s=100.0)
+    assert stepped.rate_per_s == 4
+    times = stepped.draw(np.random.default_rng(RNG_SEED), MANY)
+    rounds = times[-1] // 300
+    whole = times[times < 300 * rounds]
+    counts = np.histogram(whole % 300, bins=[0, 100, 200, 300])[0] / (100 * rounds)
+    assert counts == pytest.approx([2, 0, 10], rel=0.03)
+    assert stepped.at_rate(8.0).rates_per_s == (4.0, 0.0, 20.0)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Batches(0.0, 2),
+        lambda: Batches(1.0, 0),
+        lambda: Stepped((), 1.0),
+        lambda: Stepped((0.0, 0.0), 1.0),
+        lambda: Stepped((1.0,), 0.0),
+        lambda: Stepped((1.0,), 1.0, burstiness=0.0),
+    ],
+)
+def test_arrivals_that_make_no_sense_are_refused(make: Callable[[], object]) -> None:
+    with pytest.raises(InputError):
+        make()
