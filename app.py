@@ -21,6 +21,7 @@ page = st.navigation(
         st.Page(FOLDER / "load.py", title="Load"),
         st.Page(FOLDER / "explore.py", title="Explore"),
         st.Page(FOLDER / "quality.py", title="Quality"),
+        st.Page(FOLDER / "calibration.py", title="Calibration"),
         st.Page(FOLDER / "evidence.py", title="Evidence"),
     ],
     position="top",

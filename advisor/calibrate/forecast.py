@@ -15,14 +15,13 @@ from advisor.calibrate.measurements import METRICS, STATISTICS
 from advisor.calibrate.problem import coefficients_of_rows
 from advisor.calibrate.served import Served, cost_of, kv_blocks_of, serve
 from advisor.calibrate.uncertainty import (
-    NORMAL_90,
     Level,
     LogSpread,
     coefficient_spread,
     covariance_for,
 )
 from advisor.catalog.coefficients import COEFFICIENT_NAMES
-from advisor.catalog.fits import Calibration, FitFile, calibration_of
+from advisor.catalog.fits import NORMAL_90, Calibration, FitFile, calibration_of
 from advisor.errors import AdvisorError
 from advisor.physics.step_cost import StepCost
 
@@ -205,8 +204,7 @@ def overhead_of(condition: Condition, calibration: Calibration) -> tuple[float, 
         return condition.setup.request_overhead_ms / 1000, 0.0
     if condition.setup.load in ("static_batch", "steady_batch"):
         return 0.0, 0.0
-    seconds = calibration.coefficients.request_overhead_s + _frontend_of(condition, calibration)
-    return seconds, calibration.overhead_log_sd
+    return calibration.request_overhead_s(condition.input_tokens), calibration.overhead_log_sd
 
 
 def _frontend_of(condition: Condition, calibration: Calibration) -> float:
@@ -214,8 +212,7 @@ def _frontend_of(condition: Condition, calibration: Calibration) -> float:
     none for batches handed over in process."""
     if condition.setup.load in ("static_batch", "steady_batch"):
         return 0.0
-    c = calibration.coefficients
-    seconds = c.frontend_request_s + c.frontend_token_s * condition.input_tokens
+    seconds = calibration.frontend_s(condition.input_tokens)
     known_ms = condition.setup.request_overhead_ms
     return seconds if known_ms is None else min(seconds, known_ms / 1000)
 

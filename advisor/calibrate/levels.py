@@ -43,11 +43,13 @@ def learn_levels(forecaster: Forecaster, own: Sequence[Measurement], catalog: Ca
         calibration = calibration_of(forecaster.fit, condition.deployment.accelerator)
         model, spread = condition.deployment.model, calibration.spread
         prior = Level(0.0, calibration.decode_log_sd(model))
-        decode = prior.updated(np.array(steps[identity]), spread.shape)
+        decode = prior.updated(np.array(steps[identity]), spread.shape, spread.shape_typical)
         if decode.rows:
             forecaster.decode_levels[identity] = decode
         first = Level(0.0, calibration.prefill_log_sd(model))
-        first = first.updated(np.array(firsts[identity]), spread.shape_prefill)
+        first = first.updated(
+            np.array(firsts[identity]), spread.shape_prefill, spread.shape_prefill_typical
+        )
         if first.rows:
             forecaster.first_token_levels[identity] = first
 

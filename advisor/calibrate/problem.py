@@ -6,6 +6,7 @@ deviations that are shrunk towards 0; each load harness has a request overhead o
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -38,6 +39,7 @@ WIDE_PRIORS = {
     "mixed_reduce_s": 0.5,
     "routing_evenness": 0.7,
     "kv_sharing_v0": 0.7,
+    "kv_sharing_early": 0.7,
     "kv_split_v0": 0.7,
     "worker_v0_s": 0.6,
     "worker_v1_s": 0.7,
@@ -257,6 +259,12 @@ def prior_sd(problem: Problem) -> FloatArray:
         sd += [WIDE_FAMILY_LOG_SD.get(name, FAMILY_LOG_SD)] * len(problem.families)
         sd += [ACCELERATOR_LOG_SD] * len(problem.accelerators)
     return np.array(sd + [WIDE_PRIORS["request_overhead_s"]] * len(problem.harnesses))
+
+
+def deviation_log_sds() -> dict[str, float]:
+    """1-sd of the deviations of an accelerator without rows, by coefficient: family and own."""
+    of_family = {name: WIDE_FAMILY_LOG_SD.get(name, FAMILY_LOG_SD) for name in DEVIATING}
+    return {name: round(math.hypot(sd, ACCELERATOR_LOG_SD), 4) for name, sd in of_family.items()}
 
 
 def log_coefficients(problem: Problem, theta: FloatArray, unbounded: bool = False) -> FloatArray:

@@ -44,9 +44,11 @@ class Pair:
     seen_accelerator: bool
     batch: float
     """Requests in flight, or in the batch; NaN for open loads."""
+    input_tokens: float
+    """Mean prompt."""
     context_tokens: float
     """Mean context while decoding."""
-    ranks: int
+    tensor_parallel: int
     measured_s: float
     predicted_s: float
     low_s: float
@@ -106,8 +108,9 @@ def _pairs_of_row(
                 seen_model=bool(fit and deployment.model.id in fit.models),
                 seen_accelerator=bool(fit and deployment.accelerator.id in fit.accelerators),
                 batch=float(setup.batch_size or setup.concurrency or np.nan),
+                input_tokens=condition.input_tokens,
                 context_tokens=condition.input_tokens + condition.output_tokens / 2,
-                ranks=deployment.ranks,
+                tensor_parallel=deployment.tensor_parallel,
                 measured_s=measured,
                 predicted_s=figure.value,
                 low_s=figure.low,
@@ -167,25 +170,33 @@ def _summary(group: pd.DataFrame) -> pd.Series[float]:
     )
 
 
-def headline(pairs: Sequence[Pair]) -> dict[str, list[Pair]]:
-    """The three kinds of figures of the scoreboard.
+TPOT, BATCH_E2E, TTFT = "TPOT", "Static-batch E2E", "TTFT, uncongested"
 
-    TPOT of everything; E2E of static batches; TTFT of loads that flow, uncongested.
-    """
+KINDS = (TPOT, BATCH_E2E, TTFT)
+"""Figures of the scoreboard: TPOT of everything, E2E of static batches, TTFT of loads that flow
+without congestion; means, or medians where a row has them."""
+
+
+def kind_of(metric: str, load: str, congested: bool) -> str:
+    """Which of `KINDS` a figure is; empty for none."""
+    quantity, _, statistic = metric.partition("_")
+    if statistic not in ("mean", "p50"):
+        return ""
+    if quantity == "tpot":
+        return TPOT
+    if quantity == "e2e" and load == "static_batch":
+        return BATCH_E2E
+    if quantity == "ttft" and not congested and load not in FIRST_TOKENS_OF_BATCHES:
+        return TTFT
+    return ""
+
+
+def headline(pairs: Sequence[Pair]) -> dict[str, list[Pair]]:
+    """The figures of the scoreboard by kind."""
+    kinds = [kind_of(one.metric, one.load, one.congested) for one in pairs]
     return {
-        "TPOT": [one for one in pairs if one.metric in ("tpot_mean", "tpot_p50")],
-        "static-batch E2E": [
-            one
-            for one in pairs
-            if one.load == "static_batch" and one.metric in ("e2e_mean", "e2e_p50")
-        ],
-        "TTFT, uncongested": [
-            one
-            for one in pairs
-            if one.metric in ("ttft_mean", "ttft_p50")
-            and not one.congested
-            and one.load not in FIRST_TOKENS_OF_BATCHES
-        ],
+        name: [one for one, kind in zip(pairs, kinds, strict=True) if kind == name]
+        for name in KINDS
     }
 
 

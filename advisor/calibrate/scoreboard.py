@@ -1,41 +1,32 @@
 """The honest test: predict what was left out, and say by how much it missed.
 
-`python -m advisor.calibrate.scoreboard` prints errors and interval coverage of the public rows with
-each source, model and accelerator left out in turn, with nothing left out, and with one measured
-point of the deployment known; and what each term of the law is worth.
+Each source, model and accelerator is left out in turn; nothing is; and one measured point of the
+deployment is known. `python -m advisor.calibrate.publish` does all this and writes it down;
+`python -m advisor.calibrate.scoreboard` prints what is written.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
+from advisor.calibrate.board import SPLITS, Board, accuracy_of, figures_of, load_board
 from advisor.calibrate.conditions import Condition, condition_of
-from advisor.calibrate.fit import Fit, fit_coefficients
+from advisor.calibrate.fit import Fit
+from advisor.calibrate.fitted import refitted
 from advisor.calibrate.forecast import Forecaster, deployment_identity
 from advisor.calibrate.levels import learn_levels
-from advisor.calibrate.measurements import Measurement, read_measurements
-from advisor.calibrate.problem import METRICS, harness_overheads
-from advisor.calibrate.publish import fit_file, refitted
-from advisor.calibrate.score import (
-    FIRST_TOKENS_OF_BATCHES,
-    Pair,
-    describe,
-    headline,
-    pairs_of,
-)
+from advisor.calibrate.measurements import Measurement
+from advisor.calibrate.problem import harness_overheads
+from advisor.calibrate.score import FIRST_TOKENS_OF_BATCHES, KINDS, Pair, pairs_of
 from advisor.calibrate.solver import solve
 from advisor.calibrate.spread import labels_of
-from advisor.catalog import Catalog, load_catalog
-from advisor.catalog.coefficients import COEFFICIENT_NAMES
+from advisor.catalog import Catalog
 from advisor.catalog.fits import FitFile
 
-FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
-
-LEFT_OUT = ("source", "model", "accelerator")
 
 
 def left_out_pairs(fit: Fit, file: FitFile, by: str, catalog: Catalog) -> list[Pair]:
@@ -118,83 +109,52 @@ def _with_overhead(
     return rows, conditions
 
 
-def ablations(fit: Fit) -> dict[str, dict[str, float]]:
-    """Median error of each headline metric with one term of the law switched off and all others
-    fitted again (closed form, in sample; fractions)."""
-    found = {"full law": _medians(fit, fit.solution.residuals)}
-    for label, values in WITHOUT.items():
-        start = fit.solution.theta.copy()
-        for name, value in values.items():
-            start[COEFFICIENT_NAMES.index(name)] = np.log(value)
-        part = solve(fit.problem, start=start, frozen=tuple(values), iterations=12, unbounded=True)
-        found[label] = _medians(fit, part.residuals)
+def splits_of(
+    fit: Fit, file: FitFile, catalog: Catalog, progress: Callable[[str], None] = lambda split: None
+) -> dict[str, list[Pair]]:
+    """Predictions under each split of `SPLITS`."""
+    found = {}
+    for split in SPLITS:
+        progress(split)
+        if split == "nothing":
+            found[split] = in_sample_pairs(fit, file, catalog)
+        elif split == "one_point":
+            found[split] = one_point_pairs(fit, file, catalog)
+        else:
+            found[split] = left_out_pairs(fit, file, split, catalog)
     return found
 
 
-def _medians(fit: Fit, errors: FloatArray) -> dict[str, float]:
-    seen = fit.problem.observations
-    relative = np.abs(np.expm1(errors))
-    return {
-        metric: float(np.median(relative[seen.metric == code]))
-        for code, metric in enumerate(METRICS)
-    }
-
-
-NONE = 1e-12
-WITHOUT: dict[str, dict[str, float]] = {
-    "host time a step": {
-        "host_step_early_s": NONE,
-        "host_step_v0_s": NONE,
-        "host_step_v1_s": NONE,
-    },
-    "host time a sequence": {
-        "host_sequence_early_s": NONE,
-        "host_sequence_v0_s": NONE,
-        "host_sequence_v1_s": NONE,
-    },
-    "kernel launches a layer": {
-        "layer_s": NONE,
-        "moe_layer_16bit_s": NONE,
-        "moe_layer_8bit_s": NONE,
-        "moe_layer_fp4_s": NONE,
-        "moe_layer_weight_only_s": NONE,
-        "latent_layer_s": NONE,
-        "quantize_layer_s": NONE,
-    },
-    "engine releases (0.15, 0.18)": {"recent_layer_factor": 1.0, "latest_moe_factor": 1.0},
-    "all-reduce latency": {"reduce_s": NONE, "reduce_hop_s": NONE},
-    "all-reduce bytes": {"link_bandwidth": 1e6},
-    "tensor-parallel workers": {
-        "worker_early_s": NONE,
-        "worker_v0_s": NONE,
-        "worker_v1_s": NONE,
-    },
-    "cache reads": {"kv_bandwidth": 1e6, "kv_bandwidth_8bit": 1e6, "kv_bandwidth_v0": 1e6},
-    "prefill attention": {"prefill_attention": 1e6},
-    "uneven routing": {"routing_evenness": 1e6},
-    "expert padding": {
-        f"expert_padding_{kind}": NONE for kind in ("16bit", "8bit", "fp4", "weight_only")
-    },
-    "sampler": {"sampling_bandwidth": 1e6},
-    "request overhead": {"request_overhead_s": NONE},
-    "serial frontend": {"frontend_request_s": NONE, "frontend_token_s": NONE},
-}
+def text_of(board: Board) -> str:
+    """The scoreboard and the ablations, as lines to print."""
+    lines = [
+        "median/mean/90th percentile of |predicted/measured - 1|; bias: median signed error;",
+        "inside: share within the 90 % interval; medians of the roofline and the affine baseline",
+        "",
+    ]
+    for split, title in SPLITS.items():
+        figures = figures_of(board, split)
+        for kind in KINDS:
+            one = accuracy_of(figures[figures.kind == kind])
+            lines.append(
+                f"{title:40s} {kind:18s} {100 * one.median:5.1f}/{100 * one.mean:.1f}/"
+                f"{100 * one.p90:.1f} %  bias {100 * one.bias:+.1f} %  inside "
+                f"{100 * one.coverage:.0f} %  roofline {100 * one.naive:.0f} %  affine "
+                f"{100 * one.affine:.0f} %  n {one.figures:,}"
+            )
+    lines += ["", "median error without a term (in sample; a source left out), %"]
+    for term in board.ablations:
+        cells = "  ".join(
+            f"{metric} {100 * value:5.1f}; {100 * term.source_left_out[metric]:5.1f}"
+            for metric, value in term.in_sample.items()
+        )
+        lines.append(f"{term.term:34s} {cells}")
+    return "\n".join(lines)
 
 
 def main() -> None:
-    """Print the scoreboard of the public rows."""
-    catalog = load_catalog()
-    fit = fit_coefficients(read_measurements(), catalog)
-    file = fit_file(fit)
-    boards = {by: left_out_pairs(fit, file, by, catalog) for by in LEFT_OUT}
-    boards["nothing"] = in_sample_pairs(fit, file, catalog)
-    boards["one point"] = one_point_pairs(fit, file, catalog)
-    for left_out, pairs in boards.items():
-        for kind, chosen in headline(pairs).items():
-            print(f"{left_out:12s} {kind:20s} {describe(chosen)}")
-    for term, errors in ablations(fit).items():
-        line = "  ".join(f"{metric} {100 * value:.1f}" for metric, value in errors.items())
-        print(f"without {term:30s} {line}")
+    """Print the published scoreboard."""
+    print(text_of(load_board()))
 
 
 if __name__ == "__main__":

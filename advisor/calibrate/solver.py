@@ -59,6 +59,7 @@ def solve(
     start: FloatArray | None = None,
     use: NDArray[np.bool_] | None = None,
     frozen: Sequence[str] = (),
+    deviations: bool = True,
     iterations: int = 25,
     unbounded: bool = False,
 ) -> Solution:
@@ -68,6 +69,7 @@ def solve(
         start: parameters to begin at; the priors by default.
         use: which rows to fit on (others are predicted only).
         frozen: coefficients held at `start`.
+        deviations: let hardware deviate; otherwise what `start` says stays.
         unbounded: let coefficients leave their bounds, to switch a term off.
     """
     theta = start_of(problem) if start is None else start.copy()
@@ -77,6 +79,8 @@ def solve(
     demean = _quasi_demeaning(problem.observations, keep)
     free = np.ones(problem.size, dtype=bool)
     free[[COEFFICIENT_NAMES.index(name) for name in frozen]] = False
+    if not deviations:
+        free[len(COEFFICIENT_NAMES) : -len(problem.harnesses)] = False
 
     def scaled(parameters: FloatArray) -> FloatArray:
         errors = _errors(problem, log_coefficients(problem, parameters, unbounded))

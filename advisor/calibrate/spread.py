@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from advisor.calibrate.fit import Fit
-from advisor.calibrate.problem import METRICS, log_coefficients
+from advisor.calibrate.forecast import deployment_identity
+from advisor.calibrate.problem import METRICS, deviation_log_sds, log_coefficients
 from advisor.calibrate.solver import solve
-from advisor.calibrate.uncertainty import NORMAL_90, coefficient_spread
+from advisor.calibrate.uncertainty import coefficient_spread, deviation_covariance
 from advisor.catalog.coefficients import COEFFICIENT_NAMES
-from advisor.catalog.fits import Spread
+from advisor.catalog.fits import NORMAL_90, Spread
 
 FloatArray = NDArray[np.float64]
 
@@ -24,6 +27,15 @@ LEAST_ROWS = 12
 
 UNMEASURED_SD = 0.3
 """Spread where there are fewer."""
+
+LEAST_OF_DEPLOYMENT = 3
+"""Rows of a deployment that show how they differ along batch and length, at least."""
+
+MEDIAN_TO_SD = 1.4826
+"""Standard deviation of a normal distribution over its median absolute deviation."""
+
+FOLDS = 8
+"""Parts into which the deployments are dealt to leave each out in turn."""
 
 
 def leave_out(fit: Fit, labels: Sequence[str], *, iterations: int = 6) -> FloatArray:
@@ -44,60 +56,134 @@ def leave_out(fit: Fit, labels: Sequence[str], *, iterations: int = 6) -> FloatA
 
 
 def labels_of(fit: Fit, by: str) -> list[str]:
-    """The model, source or accelerator of each row."""
+    """The model, source or accelerator of each row; by `deployment`, one of `FOLDS` folds of them.
+
+    Rows of one deployment (model, formats, accelerator, layout, engine generation) share a fold.
+    """
     if by == "source":
         return [row.source for row in fit.sample.rows]
     if by == "model":
         return [one.deployment.model.id for one in fit.sample.conditions]
-    return [one.deployment.accelerator.id for one in fit.sample.conditions]
+    if by == "accelerator":
+        return [one.deployment.accelerator.id for one in fit.sample.conditions]
+    names = [deployment_identity(one) for one in fit.sample.conditions]
+    return [str(code % FOLDS) for code in np.unique(names, return_inverse=True)[1]]
 
 
-def spreads_of(fit: Fit) -> tuple[Spread, Spread, Spread]:
-    """Spreads of a calibrated, a transferred and an assumed accelerator."""
+@dataclass(frozen=True, slots=True)
+class Spreads:
+    """The spreads of a file of fits, under its names."""
+
+    calibrated: Spread
+    calibrated_known: Spread
+    transferred: Spread
+    transferred_known: Spread
+    assumed: Spread
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _LeftOut:
+    """Errors of observations left out, and what the coefficients' doubt explains of them."""
+
+    errors: FloatArray
+    known_sd: FloatArray
+    counted: NDArray[np.bool_]
+    """Observations that tell of the case in question."""
+
+
+def spreads_of(fit: Fit) -> Spreads:
+    """Spreads by what the fit has rows of: the model, the accelerator, both or neither.
+
+    Each is what leaving out that very thing leaves unexplained by the coefficients' covariance.
+    Neither: the variances that an unknown model and an unknown accelerator add, together.
+    """
+    seen = fit.problem.observations
+    every = np.ones(len(seen.row), dtype=bool)
+    near = _known_sd(fit, np.zeros((len(COEFFICIENT_NAMES), len(COEFFICIENT_NAMES))))
+    far = _known_sd(fit, deviation_covariance(deviation_log_sds()))
     by_model = leave_out(fit, labels_of(fit, "model"))
     by_accelerator = leave_out(fit, labels_of(fit, "accelerator"))
-    within = fit.solution.residuals
+    shapes = _shapes(fit, by_model)
+
+    def spread(left: _LeftOut) -> Spread:
+        return _spread(fit, left, shapes)
+
+    known = spread(_LeftOut(leave_out(fit, labels_of(fit, "deployment")), near, every))
+    calibrated = _at_least(spread(_LeftOut(by_model, near, every)), known)
+    elsewhere = _has_model_elsewhere(fit)[seen.row]
+    transferred_known = _at_least(spread(_LeftOut(by_accelerator, far, elsewhere)), known)
+    transferred = _added(calibrated, transferred_known, known)
+    return Spreads(
+        calibrated=calibrated,
+        calibrated_known=known,
+        transferred=transferred,
+        transferred_known=transferred_known,
+        assumed=Spread(
+            **{
+                name: round(value * ASSUMED_FACTOR, 4)
+                for name, value in transferred.model_dump().items()
+            }
+        ),
+    )
+
+
+def _spread(fit: Fit, left: _LeftOut, shapes: Mapping[str, float]) -> Spread:
     seen = fit.problem.observations
     routed = np.array([one.deployment.model.moe is not None for one in fit.sample.conditions])
+    routed_rows = routed[seen.row]
     decode = np.isin(seen.metric, [METRICS.index("tpot"), METRICS.index("e2e")])
-    known = _known_sd(fit)
 
-    def spread(of: Callable[[NDArray[np.bool_]], float]) -> Spread:
-        mixed = routed[seen.row]
-        return Spread(
-            decode=of(decode & ~mixed),
-            decode_routed=of(decode & mixed),
-            prefill=of(~decode & ~mixed),
-            prefill_routed=of(~decode & mixed),
-            shape=_shape_sd(fit, "tpot", "e2e"),
-            shape_prefill=_shape_sd(fit, "prefill", "ttft"),
-        )
+    def of(part: NDArray[np.bool_]) -> float:
+        chosen = part & left.counted
+        return excess_sd(left.errors[chosen], left.known_sd[chosen])
 
-    def of_model(part: NDArray[np.bool_]) -> float:
-        return _excess_sd(by_model[part], known[part])
-
-    def of_both(part: NDArray[np.bool_]) -> float:
-        nothing = np.zeros(int(part.sum()))
-        more = _excess_sd(by_accelerator[part], nothing) ** 2
-        more -= _excess_sd(within[part], nothing) ** 2
-        return round(float(np.sqrt(of_model(part) ** 2 + max(more, 0.0))), 4)
-
-    calibrated, transferred = spread(of_model), spread(of_both)
-    wider = {
-        name: round(value * ASSUMED_FACTOR, 4) for name, value in transferred.model_dump().items()
-    }
-    return calibrated, transferred, Spread(**wider)
+    return Spread(
+        decode=of(decode & ~routed_rows),
+        decode_routed=of(decode & routed_rows),
+        prefill=of(~decode & ~routed_rows),
+        prefill_routed=of(~decode & routed_rows),
+        **shapes,
+    )
 
 
-def _known_sd(fit: Fit) -> FloatArray:
-    """What the coefficients' covariance explains of each observation's error, 1-sd."""
+def _at_least(spread: Spread, floor: Spread) -> Spread:
+    """Knowing less never narrows an interval."""
+    return _combined(max, spread, floor)
+
+
+def _added(model: Spread, accelerator: Spread, known: Spread) -> Spread:
+    """√(model² + accelerator² − known²): both unknown, what is common counted once."""
+
+    def together(a: float, b: float, common: float) -> float:
+        return round(math.sqrt(a * a + max(b * b - common * common, 0.0)), 4)
+
+    return _combined(together, model, accelerator, known)
+
+
+def _combined(rule: Callable[..., float], *spreads: Spread) -> Spread:
+    columns = [spread.model_dump() for spread in spreads]
+    return Spread(**{name: rule(*(one[name] for one in columns)) for name in columns[0]})
+
+
+def _has_model_elsewhere(fit: Fit) -> NDArray[np.bool_]:
+    """Rows whose model also has rows on another accelerator."""
+    machines: dict[str, set[str]] = {}
+    for one in fit.sample.conditions:
+        machines.setdefault(one.deployment.model.id, set()).add(one.deployment.accelerator.id)
+    return np.array([len(machines[one.deployment.model.id]) > 1 for one in fit.sample.conditions])
+
+
+def _known_sd(fit: Fit, extra: FloatArray) -> FloatArray:
+    """What the coefficients' covariance, and more, explains of each observation's error, 1-sd."""
     size, seen = len(COEFFICIENT_NAMES), fit.problem.observations
     logs = log_coefficients(fit.problem, fit.solution.theta)
-    covariance = np.broadcast_to(fit.solution.covariance[:size, :size], (len(logs), size, size))
-    spread = coefficient_spread(fit.problem.columns, logs, covariance)
+    covariance = fit.solution.covariance[:size, :size] + extra
+    spread = coefficient_spread(
+        fit.problem.columns, logs, np.broadcast_to(covariance, (len(logs), size, size))
+    )
     by_metric = {
-        "tpot": spread.tpot,
-        "e2e": spread.e2e,
+        "tpot": np.maximum(spread.tpot, spread.e2e),
+        "e2e": np.maximum(spread.tpot, spread.e2e),
         "prefill": spread.ttft,
         "ttft": spread.ttft,
     }
@@ -105,7 +191,7 @@ def _known_sd(fit: Fit) -> FloatArray:
     return np.asarray(table[seen.metric, seen.row])
 
 
-def _excess_sd(errors: FloatArray, known: FloatArray) -> float:
+def excess_sd(errors: FloatArray, known: FloatArray) -> float:
     """σ for which 90 % of the errors lie within 1.645·√(known² + σ²), by bisection."""
     good = np.isfinite(errors)
     errors, known = np.abs(errors[good]), known[good]
@@ -119,19 +205,33 @@ def _excess_sd(errors: FloatArray, known: FloatArray) -> float:
     return round(high, 4)
 
 
-def _shape_sd(fit: Fit, *metrics: str) -> float:
-    """Spread of errors around the median of their deployment."""
+def _shapes(fit: Fit, errors: FloatArray) -> dict[str, float]:
+    """Spreads along batch and length of a deployment, with and without their tails.
+
+    From errors left out: in-sample ones would be too small, since the fit has bent to them.
+    """
+    found = {}
+    for name, metrics in (("shape", ("tpot", "e2e")), ("shape_prefill", ("prefill", "ttft"))):
+        apart = _from_middle(fit, errors, metrics) / math.sqrt(2)
+        if len(apart) >= LEAST_ROWS:
+            found[name] = round(float(np.quantile(apart, 0.9)) / NORMAL_90, 4)
+            found[f"{name}_typical"] = round(MEDIAN_TO_SD * float(np.median(apart)), 4)
+    return {"shape": 0.1} | found
+
+
+def _from_middle(fit: Fit, errors: FloatArray, metrics: Sequence[str]) -> FloatArray:
+    """How far a deployment's errors lie from that of its row of middle load: √2·τ apart."""
     seen = fit.problem.observations
-    errors = fit.solution.residuals
     chosen = np.isin(seen.metric, [METRICS.index(metric) for metric in metrics])
-    around = [
-        errors[mine] - np.median(errors[mine])
-        for group in np.unique(seen.group[chosen])
-        if (mine := chosen & (seen.group == group)).sum() >= 5
-    ]
-    if not around:
-        return 0.1
-    return round(float(np.quantile(np.abs(np.concatenate(around)), 0.9) / NORMAL_90), 4)
+    loads = fit.problem.columns.loads.concurrency[seen.row]
+    apart = [np.zeros(0)]
+    for group in np.unique(seen.group[chosen]):
+        mine = np.flatnonzero(chosen & (seen.group == group) & np.isfinite(errors))
+        if len(mine) >= LEAST_OF_DEPLOYMENT:
+            ordered = mine[np.argsort(loads[mine], kind="stable")]
+            middle = ordered[len(ordered) // 2]
+            apart.append(np.abs(errors[ordered[ordered != middle]] - errors[middle]))
+    return np.concatenate(apart)
 
 
 def overhead_sd_of(fit: Fit) -> float:

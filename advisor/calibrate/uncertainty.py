@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,9 +14,6 @@ from advisor.catalog.coefficients import COEFFICIENT_NAMES
 from advisor.catalog.fits import FitFile, Label
 
 FloatArray = NDArray[np.float64]
-
-NORMAL_90 = 1.6449
-"""Half-width of a normal distribution's central 90 %, in standard deviations."""
 
 _STEP = 1e-4
 
@@ -55,9 +53,13 @@ def covariance_for(fit: FitFile, label: Label) -> FloatArray:
         return np.zeros((len(COEFFICIENT_NAMES), len(COEFFICIENT_NAMES)))
     matrix = np.array([fit.log_covariance[name] for name in COEFFICIENT_NAMES])
     if label not in ("measured", "calibrated"):
-        extra = [fit.deviation_log_sd.get(name, 0.0) for name in COEFFICIENT_NAMES]
-        matrix = matrix + np.diag(np.square(extra))
+        matrix = matrix + deviation_covariance(fit.deviation_log_sd)
     return matrix
+
+
+def deviation_covariance(log_sd: Mapping[str, float]) -> FloatArray:
+    """What an accelerator without rows adds: its own, independent deviations."""
+    return np.diag(np.square([log_sd.get(name, 0.0) for name in COEFFICIENT_NAMES]))
 
 
 def _logs_of(values: Expected) -> FloatArray:
@@ -73,17 +75,18 @@ class Level:
     rows: int = 0
     """Measurements of the deployment itself that it rests on."""
 
-    def updated(self, errors: FloatArray, shape_sd: float) -> Level:
+    def updated(self, errors: FloatArray, shape_sd: float, typical_sd: float) -> Level:
         """After seeing ln(measured/predicted) of the deployment's own rows.
 
-        A normal prior N(0, σ²) and n rows around the level with spread τ give precision
-        1/σ² + n/τ² and mean n·(median error)/τ² over it; a row of the same deployment then has
-        variance 1/precision + τ².
+        A normal prior N(0, σ²) and n rows around the level with spread τ₀ give the rows the weight
+        w = n/τ₀² / (1/σ² + n/τ₀²) against the prior; the level is w·(median error). Rows have
+        heavy tails: τ₀ (`typical_sd`) is their spread without them, τ (`shape_sd`) with them. A
+        row of the same deployment then has variance (1 − w)²·σ² + w²·τ²/n + τ².
         """
         n = len(errors)
         if n == 0:
             return self
-        tau = max(shape_sd, 1e-3)
-        precision = 1 / max(self.sd, 1e-6) ** 2 + n / tau**2
-        mean = n * float(np.median(errors)) / tau**2 / precision
-        return Level(mean=mean, sd=float(np.sqrt(1 / precision + tau**2)), rows=n)
+        rows = n / max(typical_sd, 1e-3) ** 2
+        weight = rows / (1 / max(self.sd, 1e-6) ** 2 + rows)
+        variance = ((1 - weight) * self.sd) ** 2 + (weight * shape_sd) ** 2 / n + shape_sd**2
+        return Level(weight * float(np.median(errors)), float(np.sqrt(variance)), rows=n)

@@ -36,6 +36,9 @@ class Coefficients(Record):
     kv_sharing_v0: float = Field(0.3, ge=0.01, le=1)
     """Those kernels read a shared head again for each query head, mostly from L2: their time grows
     as (H/Hkv) to this power."""
+    kv_sharing_early: float = Field(0.6, ge=0.01, le=1)
+    """The same of the first of those kernels (before vLLM 0.2.7), which have fewer blocks in flight
+    and miss L2 more often."""
     kv_split_v0: float = Field(0.1, ge=0.005, le=1)
     """With fewer heads on a rank they fill the chip less: their time grows as t to this power."""
     prefill_attention: float = Field(0.53, ge=0.02, le=1)

@@ -19,6 +19,9 @@ from advisor.records import Record
 
 DEFAULT_FITS = CALIBRATION / "fits" / "default.json"
 
+NORMAL_90 = 1.6449
+"""Half-width of a normal distribution's central 90 %, in standard deviations."""
+
 Label = Literal["measured", "calibrated", "transferred", "assumed"]
 """`measured`: rows of the very deployment; `calibrated`: rows of the accelerator; `transferred`:
 rows of its hardware family, or of the same vendor's others; `assumed`: nothing of its kind."""
@@ -50,6 +53,11 @@ class Spread(Record):
     """Decode along batch and length, once the deployment's own level is known."""
     shape_prefill: NonNegativeFloat = 0.2
     """The same of the time to first token."""
+    shape_typical: NonNegativeFloat = 0.05
+    """The spread along batch and length without its tails (1.48 median deviations): how far one
+    row of a deployment tells its level."""
+    shape_prefill_typical: NonNegativeFloat = 0.13
+    """The same of the time to first token."""
 
 
 class FitFile(Record):
@@ -73,9 +81,13 @@ class FitFile(Record):
     """By `family_of` the accelerator."""
     accelerators: dict[str, Evidence] = Field(default_factory=dict)
     calibrated: Spread
-    """Spread for an accelerator with rows (leaving out one model at a time)."""
+    """Spread of a model without rows on an accelerator with rows (leaving out models in turn)."""
+    calibrated_known: Spread | None = None
+    """The same of a model with rows (leaving out a fold of the deployments in turn)."""
     transferred: Spread
-    """Spread for an accelerator without rows (leaving out one accelerator at a time)."""
+    """Spread of a model without rows on an accelerator without rows."""
+    transferred_known: Spread | None = None
+    """The same of a model with rows on other accelerators (leaving out accelerators in turn)."""
     assumed: Spread
     """Spread for another vendor's hardware: wider, by judgement."""
 
@@ -88,6 +100,11 @@ class Calibration(Record):
     """One line for people, e.g. `fitted on 331 rows of H100-SXM from 2 sources`."""
     coefficients: Coefficients
     spread: Spread
+    """Of a model that the fit has no rows of."""
+    spread_known: Spread
+    """Of the models in `known_models`."""
+    known_models: tuple[str, ...] = ()
+    """Ids of the models that the fit has rows of."""
     overhead_log_sd: NonNegativeFloat
     """1-sd of ln of the request overhead between serving set-ups."""
     as_of: str
@@ -102,13 +119,43 @@ class Calibration(Record):
         """The same of prefill."""
         return max(self.spread.prefill, self.spread.prefill_routed)
 
+    def spread_of(self, model: ModelSpec) -> Spread:
+        """The spread of a model: narrower where the fit has rows of it."""
+        return self.spread_known if model.id in self.known_models else self.spread
+
     def decode_log_sd(self, model: ModelSpec) -> float:
         """1-sd of ln(true/predicted) of a model's decode steps."""
-        return self.spread.decode_routed if model.moe else self.spread.decode
+        spread = self.spread_of(model)
+        return spread.decode_routed if model.moe else spread.decode
 
     def prefill_log_sd(self, model: ModelSpec) -> float:
         """The same of its prefill."""
-        return self.spread.prefill_routed if model.moe else self.spread.prefill
+        spread = self.spread_of(model)
+        return spread.prefill_routed if model.moe else spread.prefill
+
+    def frontend_s(self, input_tokens: float) -> float:
+        """Seconds that client and API server spend on one request, one request at a time."""
+        c = self.coefficients
+        return c.frontend_request_s + c.frontend_token_s * input_tokens
+
+    def request_overhead_s(self, input_tokens: float) -> float:
+        """Seconds of a lone request outside the engine, typical of the set-ups that were measured;
+        ln of it varies between set-ups by `overhead_log_sd`."""
+        return self.coefficients.request_overhead_s + self.frontend_s(input_tokens)
+
+    def decode_interval(self, seconds: float) -> tuple[float, float]:
+        """90 % interval around a decode step's time, whatever the model."""
+        return interval_90(seconds, self.log_sd)
+
+    def prefill_interval(self, seconds: float) -> tuple[float, float]:
+        """90 % interval around a prefill's time, whatever the model."""
+        return interval_90(seconds, self.log_sd_prefill)
+
+
+def interval_90(value: float, log_sd: float) -> tuple[float, float]:
+    """value·exp(∓1.645·σ): the central 90 % of a lognormal distribution around its median."""
+    factor = math.exp(NORMAL_90 * log_sd)
+    return value / factor, value * factor
 
 
 PRIOR = FitFile(
@@ -169,12 +216,14 @@ def calibration_of(
     for evidence in (family, own):
         for name, deviation in (evidence.log_deviations if evidence else {}).items():
             deviations[name] = deviations.get(name, 0.0) + deviation
-    spread, label, basis = _trust(fit, accelerator, family, own)
+    spread, known, label, basis = _trust(fit, accelerator, family, own)
     return Calibration(
         label=label,
         basis=basis + _version_note(own or family, engine_version),
         coefficients=_shifted(fit.coefficients, deviations),
         spread=spread,
+        spread_known=known or spread,
+        known_models=fit.models,
         overhead_log_sd=fit.overhead_log_sd,
         as_of=fit.as_of,
     )
@@ -182,21 +231,21 @@ def calibration_of(
 
 def _trust(
     fit: FitFile, accelerator: AcceleratorSpec, family: Evidence | None, own: Evidence | None
-) -> tuple[Spread, Label, str]:
+) -> tuple[Spread, Spread | None, Label, str]:
     if own:
         basis = f"fitted on {own.rows:,} rows of {accelerator.id} from {_sources(own)}"
-        return fit.calibrated, "calibrated", basis + _versions(own)
+        return fit.calibrated, fit.calibrated_known, "calibrated", basis + _versions(own)
     if family:
         basis = f"transferred from {family.rows:,} rows of other {family_of(accelerator)} chips"
-        return fit.transferred, "transferred", basis + _versions(family)
+        return fit.transferred, fit.transferred_known, "transferred", basis + _versions(family)
     measured = sum(evidence.rows for evidence in fit.accelerators.values())
     if accelerator.vendor == fit.vendor and measured:
         basis = f"transferred from {measured:,} rows of other {accelerator.vendor} accelerators"
-        return fit.transferred, "transferred", basis
+        return fit.transferred, fit.transferred_known, "transferred", basis
     if not measured:
-        return fit.assumed, "assumed", "assumed: physical priors, nothing fitted"
+        return fit.assumed, None, "assumed", "assumed: physical priors, nothing fitted"
     basis = f"assumed: no measurements of {accelerator.vendor} {accelerator.arch} accelerators"
-    return fit.assumed, "assumed", basis
+    return fit.assumed, None, "assumed", basis
 
 
 def _sources(evidence: Evidence) -> str:

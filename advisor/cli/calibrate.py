@@ -109,8 +109,8 @@ def run_fit(arguments: argparse.Namespace) -> int:
         InputError: a table cannot be read, has no usable rows, or the output cannot be written.
     """
     from advisor.calibrate.fit import fit_coefficients
+    from advisor.calibrate.fitted import fit_file, write_fit
     from advisor.calibrate.measurements import PUBLIC_TABLE, read_measurements
-    from advisor.calibrate.publish import fit_file, write_fit
     from advisor.catalog import load_catalog
     from advisor.serving.compilation import ensure_compiled
 
@@ -156,18 +156,14 @@ def run_score(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _pairs(rows: Sequence[Measurement], fits: FitFile) -> list[Pair]:
-    from advisor.calibrate.fit import sample_of
-    from advisor.calibrate.forecast import Forecaster
-    from advisor.calibrate.score import pairs_of
+def _pairs(rows: Sequence[Measurement], fits: FitFile) -> Sequence[Pair]:
+    from advisor.calibrate.own import score_rows
     from advisor.catalog import load_catalog
 
-    catalog = load_catalog()
-    sample = sample_of(rows, catalog)
-    for reason, count in sample.left_out.items():
+    scored = score_rows(rows, fits, load_catalog())
+    for reason, count in scored.left_out.items():
         say(f"{count:,} rows left out: {reason}")
-    forecasts = Forecaster(fits).forecast(sample.conditions)
-    return pairs_of(sample.rows, forecasts, catalog, fit=fits)
+    return scored.pairs
 
 
 def _text(found: pd.DataFrame, by: Sequence[str]) -> str:

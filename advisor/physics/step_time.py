@@ -116,7 +116,8 @@ def rates_of(c: Coefficients, work: Work, engine: EngineFlags) -> Rates:
     latest = np.where(engine.latest, c.latest_moe_factor, 1.0)
     launches = launches * np.where(engine.early, c.eager_layer_factor, 1.0)
     layer = c.layer_s + work.latent * c.latent_layer_s + work.quantized * c.quantize_layer_s
-    paged = c.kv_bandwidth_v0 * work.group ** -np.asarray(c.kv_sharing_v0)
+    sharing = np.where(engine.early, c.kv_sharing_early, c.kv_sharing_v0)
+    paged = c.kv_bandwidth_v0 * work.group**-sharing
     paged = paged * work.tensor_parallel ** -np.asarray(c.kv_split_v0)
     moe_layer = np.where(work.expert_kernel == 4, c.moe_layer_fp4_s, c.moe_layer_16bit_s)
     moe_layer = np.where(work.expert_kernel == 0, c.moe_layer_weight_only_s, moe_layer)

@@ -16,12 +16,11 @@ from advisor.predict import predict
 pytestmark = pytest.mark.benchmark
 
 FLOORS = {
-    "source": {"TPOT": 0.11, "TTFT, uncongested": 0.20},
-    "model": {"TPOT": 0.14, "static-batch E2E": 0.06, "TTFT, uncongested": 0.25},
-    "accelerator": {"TPOT": 0.11, "static-batch E2E": 0.10, "TTFT, uncongested": 0.22},
+    "source": {"TPOT": 0.11, "Static-batch E2E": 0.09, "TTFT, uncongested": 0.20},
+    "model": {"TPOT": 0.14, "Static-batch E2E": 0.06, "TTFT, uncongested": 0.25},
+    "accelerator": {"TPOT": 0.11, "Static-batch E2E": 0.10, "TTFT, uncongested": 0.22},
 }
-"""Median errors to stay under. The batches of a source left out are not here: only one source ran
-engine V0 with CUDA graphs, so that leaving it out leaves that engine to its priors."""
+"""Median errors to stay under."""
 
 
 @pytest.fixture(scope="module")

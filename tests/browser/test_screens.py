@@ -11,6 +11,14 @@ pytestmark = pytest.mark.browser
 
 TABS = {
     "Explore": ["Step time", "Memory fit", "KV cache", "FLOPs", "Attention", "Common claims"],
+    "Quality": ["Evidence", "Labels needed"],
+    "Calibration": [
+        "Scoreboard",
+        "Predicted and measured",
+        "Where it is bad",
+        "Terms of the law",
+        "Your rows",
+    ],
     "Evidence": [
         "Quality",
         "Calibration",
@@ -46,7 +54,15 @@ def test_every_screen_is_sound(visit: Visit, request: pytest.FixtureRequest) -> 
     """No exception, no console error, no request to elsewhere, no accessibility violation."""
     name = request.node.callspec.id
     problems: list[str] = []
-    for screen in ("Recommendation", "Task", "Explore", "Evidence"):
+    for screen in (
+        "Recommendation",
+        "Task",
+        "Load",
+        "Explore",
+        "Quality",
+        "Calibration",
+        "Evidence",
+    ):
         visit.open(screen)
         for tab in TABS.get(screen, [""]):
             where = f"{screen} {tab} {name}"

@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 from calibrate_rows import CATALOG, STATIC, measurement
 
+from advisor.calibrate.ablation import ablations
 from advisor.calibrate.conditions import condition_of
 from advisor.calibrate.expectation import columns_of, expected
 from advisor.calibrate.fit import fit_coefficients, sample_of
+from advisor.calibrate.fitted import fit_file, write_fit
 from advisor.calibrate.measurements import Measurement
 from advisor.calibrate.problem import WIDE_PRIORS, build_problem, log_coefficients, start_of
-from advisor.calibrate.publish import fit_file, write_fit
 from advisor.calibrate.solver import solve
 from advisor.catalog.coefficients import COEFFICIENT_NAMES, Coefficients
 from advisor.catalog.fits import calibration_for
@@ -144,3 +145,14 @@ def test_a_written_fit_is_read_back_and_labels_what_it_knows(tmp_path: object) -
     assert "36 rows of H100-SXM from 1 source" in labels["H100-SXM"].basis
     assert labels["H100-SXM"].as_of == "2026-01-02"
     assert labels["H100-SXM"].log_sd <= labels["L4"].log_sd < labels["MI300X"].log_sd
+
+
+def test_a_term_is_worth_what_the_fit_without_it_misses() -> None:
+    """Batches made by the law: without cache reads it cannot follow them, without experts, which
+    dense models do not have, it is the same."""
+    fit = fit_coefficients(synthetic(TRUTH), CATALOG, rounds=1)
+    terms = ("full law", "cache reads", "expert reads")
+    found = {one.term: one.in_sample["tpot"] for one in ablations(fit, terms=terms)}
+    assert tuple(found) == terms
+    assert found["cache reads"] > 2 * found["full law"]
+    assert found["expert reads"] == pytest.approx(found["full law"], abs=1e-3)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from advisor.calibrate.forecast import Forecaster
 from advisor.calibrate.levels import learn_levels
 from advisor.calibrate.uncertainty import Level, covariance_for
-from advisor.catalog.fits import load_fits
+from advisor.catalog.fits import calibration_of, load_fits
 
 FIT = load_fits()
 
@@ -101,7 +101,7 @@ def test_ten_own_rows_move_the_forecast_to_their_level() -> None:
     tau=st.floats(0.02, 0.2),
 )
 def test_a_level_lies_between_prior_and_data(errors: list[float], sd: float, tau: float) -> None:
-    level = Level(0.0, sd).updated(np.array(errors), tau)
+    level = Level(0.0, sd).updated(np.array(errors), tau, tau)
     median = float(np.median(errors))
     assert min(0.0, median) - 1e-12 <= level.mean <= max(0.0, median) + 1e-12
     assert tau <= level.sd <= math.hypot(sd, tau) + 1e-12
@@ -109,9 +109,37 @@ def test_a_level_lies_between_prior_and_data(errors: list[float], sd: float, tau
 
 def test_a_level_by_hand() -> None:
     """Prior 0 ± 0.2, one row at +0.3 with spread 0.1: 0.3·100/(25 + 100) = 0.24."""
-    level = Level(0.0, 0.2).updated(np.array([0.3]), 0.1)
+    level = Level(0.0, 0.2).updated(np.array([0.3]), 0.1, 0.1)
     assert level.mean == pytest.approx(0.24)
     assert level.sd == pytest.approx(math.sqrt(1 / 125 + 0.01))
+
+
+def test_tails_widen_the_interval_and_leave_the_level() -> None:
+    """Typically rows spread by 0.05, but their tails by 0.1: w = 400/(25 + 400), and a row has
+    variance ((1 − w)·0.2)² + (w·0.1)² + 0.1²."""
+    level = Level(0.0, 0.2).updated(np.array([0.3]), 0.1, 0.05)
+    weight = 400 / 425
+    assert level.mean == pytest.approx(0.3 * weight)
+    assert level.sd == pytest.approx(
+        math.sqrt(((1 - weight) * 0.2) ** 2 + (0.1 * weight) ** 2 + 0.01)
+    )
+
+
+def test_a_model_with_rows_is_surer_than_one_without() -> None:
+    """Of the same accelerator; both are calibrated."""
+    found = calibration_of(FIT, CATALOG.accelerator("H100-SXM"))
+    known = CATALOG.model("meta-llama/Llama-2-7b-hf")
+    new = known.model_copy(update={"id": "nobody/nothing"})
+    assert (found.label, found.spread_of(known)) == ("calibrated", FIT.calibrated_known)
+    assert found.spread_of(new) == FIT.calibrated
+    assert found.decode_log_sd(known) < found.decode_log_sd(new)
+
+
+def test_the_request_overhead_is_a_fixed_part_and_the_frontend() -> None:
+    found = calibration_of(FIT, CATALOG.accelerator("H100-SXM"))
+    c = found.coefficients
+    assert found.frontend_s(1000) == pytest.approx(c.frontend_request_s + 1000 * c.frontend_token_s)
+    assert found.request_overhead_s(0) == pytest.approx(c.request_overhead_s + found.frontend_s(0))
 
 
 def test_accelerators_without_rows_doubt_their_coefficients_more() -> None:

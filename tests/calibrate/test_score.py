@@ -56,7 +56,7 @@ def test_groups_split_by_load_and_model() -> None:
 
 def test_the_headline_takes_each_figure_from_the_load_it_is_of() -> None:
     counts = {kind: len(chosen) for kind, chosen in headline(PAIRS).items()}
-    assert counts == {"TPOT": 3, "static-batch E2E": 1, "TTFT, uncongested": 1}
+    assert counts == {"TPOT": 3, "Static-batch E2E": 1, "TTFT, uncongested": 1}
     assert describe(headline(PAIRS)["TPOT"]).startswith("10.0/20.0/34.0 %")
     assert describe([]) == "no figures"
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from advisor.catalog import load_catalog
 from advisor.catalog.coefficients import Coefficients
 from advisor.physics.deployment import Deployment, Speculation
-from advisor.physics.engine import engine_generation
+from advisor.physics.engine import Generation, engine_generation
 from advisor.physics.step_cost import StepCost
 from advisor.physics.step_time import (
     breakdown,
@@ -121,6 +121,20 @@ def from_tables(cost: StepCost, batch: int, context: int, prompt: int) -> float:
     total += batch * (cost.kv_s * context + cost.window_kv_s * min(context, cost.window))
     total += cost.mixed_s * (prompt > 0) + cost.prefill_s * (prompt * (prompt + 1) // 2)
     return float(total + cost.window_prefill_s * near_pairs)
+
+
+def test_old_kernels_read_a_shared_head_again() -> None:
+    """Four query heads a KV head: the cache takes 4^s times as long, s by the kernels' age."""
+    older = C.model_copy(update={"kv_sharing_early": 0.9, "kv_sharing_v0": 0.3, "kv_split_v0": 0.1})
+
+    def cache_s(generation: Generation) -> float:
+        terms = breakdown(LLAMA, older, batch=8, context_tokens=2000, generation=generation)
+        return float(terms.kv_attention)
+
+    assert cache_s("v0_early") / cache_s("v0") == pytest.approx(4**0.6)
+    assert cache_s("v0") / cache_s("v1") == pytest.approx(
+        4**0.3 * C.kv_bandwidth / C.kv_bandwidth_v0
+    )
 
 
 @pytest.mark.parametrize("deployment", LAYOUTS, ids=lambda d: d.model.id)

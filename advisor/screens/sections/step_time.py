@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import streamlit as st
@@ -26,9 +25,6 @@ TERMS = {
     "collectives": "Collectives",
 }
 
-Z_90 = 1.645
-"""Standard deviations that hold 90 % of a normal distribution, to each side."""
-
 
 def draw(deployment: Deployment) -> None:
     """Sliders for batch and context, the step's parts, and both sweeps."""
@@ -46,8 +42,8 @@ def draw(deployment: Deployment) -> None:
     step = decode_step_s(deployment, calibration.coefficients, batch=batch, context_tokens=context)
     bound = roofline(deployment, batch=batch, context_tokens=context)
     prefill = prefill_s(deployment, calibration.coefficients, prompt_tokens=context)
-    low, high = _interval(step, calibration.log_sd)
-    first_low, first_high = _interval(prefill, calibration.log_sd_prefill)
+    low, high = calibration.decode_interval(step)
+    first_low, first_high = calibration.prefill_interval(prefill)
     with st.grid(4, min_column_width=150):
         st.metric(
             "Decode step (TPOT)",
@@ -150,7 +146,7 @@ def _point(
     deployment: Deployment, calibration: Calibration, batch: int, context: int
 ) -> dict[str, Any]:
     step = decode_step_s(deployment, calibration.coefficients, batch=batch, context_tokens=context)
-    low, high = _interval(step, calibration.log_sd)
+    low, high = calibration.decode_interval(step)
     bound = roofline(deployment, batch=batch, context_tokens=context)
     return {"ms": 1e3 * step, "low": 1e3 * low, "high": 1e3 * high, "roofline": 1e3 * bound}
 
@@ -172,8 +168,3 @@ def _sweep(rows: list[dict[str, Any]], x_title: str, description: str) -> None:
         ),
         alt=f"{description}, with its interval and the naive roofline.",
     )
-
-
-def _interval(value: float, log_sd: float) -> tuple[float, float]:
-    spread = math.exp(Z_90 * log_sd)
-    return value / spread, value * spread

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import math
 from collections import Counter
 from typing import Any
 
@@ -19,8 +18,6 @@ from advisor.records import attribute_docstrings
 from advisor.screens import charts
 from advisor.screens.formatting import significant
 from advisor.screens.sections.task_fields import named
-
-Z_90 = 1.645
 
 ROW_HEIGHT, MOST_HEIGHT = 36, 560
 """Pixels of one row, and of a table before it scrolls."""
@@ -255,8 +252,8 @@ def calibration() -> None:
             {
                 "Accelerator": name,
                 "Label": one.label,
-                "Decode, 90 % factor": _factor(one.log_sd),
-                "Prefill, 90 % factor": _factor(one.log_sd_prefill),
+                "Decode, 90 % factor": _factor(one.decode_interval(1.0)),
+                "Prefill, 90 % factor": _factor(one.prefill_interval(1.0)),
                 "Basis": one.basis,
                 "As of": one.as_of,
             }
@@ -299,8 +296,9 @@ def notices() -> None:
     st.code(notice, language=None, wrap_lines=True)
 
 
-def _factor(log_sd: float) -> str:
-    return f"×/÷ {math.exp(Z_90 * log_sd):.2f}"
+def _factor(interval: tuple[float, float]) -> str:
+    """The interval around 1, as a factor."""
+    return f"×/÷ {interval[1]:.2f}"
 
 
 def table(rows: list[dict[str, Any]], description: str, columns: dict[str, Any]) -> None:

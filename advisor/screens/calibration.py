@@ -1,0 +1,47 @@
+"""Calibration: how far predicted latencies were off on what the fit had not seen."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from advisor.calibrate.board import load_board
+from advisor.screens import scenario
+from advisor.screens.formatting import count
+from advisor.screens.search import archive, own, watch
+from advisor.screens.sections import (
+    calibration_headline,
+    calibration_limits,
+    calibration_residuals,
+    calibration_scores,
+    calibration_terms,
+    calibration_upload,
+)
+
+TABS = {
+    "Scoreboard": calibration_scores.draw,
+    "Predicted and measured": calibration_residuals.draw,
+    "Where it is bad": calibration_limits.draw,
+    "Terms of the law": calibration_terms.draw,
+    "Your rows": calibration_upload.draw,
+}
+
+st.title("Calibration")
+board = load_board()
+st.caption(
+    f"Latencies are predicted by one law of a step's time, fitted on published measurements of "
+    f"vLLM ({board.as_of}), and a simulator of its scheduler. Here {count(len(board.measured_ms))} "
+    f"figures of {count(len(board.rows['row_id'].codes))} rows are set beside predictions by "
+    "fits that had not seen them."
+)
+calibration_headline.accuracy(board)
+search = own(scenario.current(), scenario.labels())
+if search.finished and search.exploration:
+    calibration_headline.recommended(search.exploration.answer(), board)
+elif not search.finished:
+    watch(search, "Simulating your task")
+tabs = st.tabs(list(TABS), key="calibration.tab", on_change="rerun")
+for tab, draw in zip(tabs, TABS.values(), strict=True):
+    if tab.open:
+        with tab:
+            draw(board)
+archive().start(search)
