@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from advisor.catalog import Assumptions, HostedModel
 from advisor.decide.options import Load, SelfHostedOption
 from advisor.physics.step_cost import StepCost
-from advisor.serving.deployed import steps_of
+from advisor.serving.deployed import level_log_sd, steps_of
 from advisor.serving.metrics import is_drifting
 from advisor.serving.simulate import simulate_engine
 
@@ -145,7 +145,13 @@ def simulated_curve(option: SelfHostedOption, load: Load, *, overhead_s: float) 
         tpot_s=values[:, 2],
         saturation_per_s=saturation,
         overhead_s=overhead_s,
-        log_sd=_level_sd(option, load),
+        log_sd=level_log_sd(
+            step,
+            option.calibration,
+            option.deployment.model,
+            computed_tokens=load.computed_tokens,
+            output_tokens=load.output_tokens,
+        ),
     )
 
 
@@ -180,13 +186,6 @@ def hosted_curve(model: HostedModel, assumptions: Assumptions, load: Load) -> Ti
 def with_overhead(curve: TierCurve, overhead_s: float) -> TierCurve:
     """The same curve with another request overhead."""
     return replace(curve, overhead_s=overhead_s)
-
-
-def _level_sd(option: SelfHostedOption, load: Load) -> float:
-    """Uncertainty of the level: decode's and prefill's, by where the request spends its time."""
-    calibration = option.calibration
-    share = load.output_tokens / (load.output_tokens + load.computed_tokens / 64)
-    return share * calibration.log_sd + (1 - share) * calibration.log_sd_prefill
 
 
 def _quantiles(values: FloatArray) -> FloatArray:

@@ -286,7 +286,7 @@ def _layouts(
             engine=engine,
             kv_blocks=layout.plan.kv_blocks,
             # What is less sure is sized more cautiously, and so costs more.
-            rank_usd=usd * math.exp(CAUTION_Z * machine.calibration.log_sd),
+            rank_usd=usd * math.exp(CAUTION_Z * machine.calibration.decode_log_sd(model)),
             rank_s=seconds,
         )
     if misfit:

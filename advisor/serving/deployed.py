@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from advisor.catalog.coefficients import Coefficients
+from advisor.catalog.fits import Calibration
+from advisor.catalog.models import ModelSpec
 from advisor.physics.deployment import Deployment
 from advisor.physics.memory import MemoryPlan, plan_memory
 from advisor.physics.step_cost import StepCost
@@ -44,3 +48,23 @@ def steps_of(
         max_tokens=engine.max_num_batched_tokens,
         max_seqs=engine.max_num_seqs,
     )
+
+
+def level_log_sd(
+    step: StepCost,
+    calibration: Calibration,
+    model: ModelSpec,
+    *,
+    computed_tokens: float,
+    output_tokens: float,
+) -> float:
+    """1-sd of ln(true/predicted) of a model's latencies on an accelerator.
+
+    The spreads of decode and of prefill, weighted by the time that a request of `computed_tokens`
+    (its prompt without what is cached) and `output_tokens` spends in each when it runs alone.
+    """
+    prefill_s = float(np.interp(computed_tokens, np.arange(len(step.token_s)), step.token_s))
+    decode_s = float(output_tokens * (step.token_s[1] + step.sample_s[1]))
+    share = decode_s / (decode_s + prefill_s)
+    decode, prefill = calibration.decode_log_sd(model), calibration.prefill_log_sd(model)
+    return share * decode + (1 - share) * prefill

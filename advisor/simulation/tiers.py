@@ -21,7 +21,7 @@ from advisor.errors import DoesNotFitError, InputError
 from advisor.physics.deployment import Deployment
 from advisor.serving.capacity import LEAST_REQUESTS, saturated_throughput
 from advisor.serving.cascade import Hosted, SelfHosted
-from advisor.serving.deployed import context_for, longest_tokens, memory_of, steps_of
+from advisor.serving.deployed import context_for, level_log_sd, longest_tokens, memory_of, steps_of
 from advisor.serving.engine import EngineSettings, vllm_defaults
 from advisor.serving.workload import Requests, example_tokens, with_examples
 from advisor.task import TaskProfile
@@ -142,9 +142,6 @@ def deploy(
     calibration = calibration_for(hardware)
     computed = float((requests.input_tokens - requests.cached_tokens).mean())
     step = steps_of(deployment, calibration.coefficients, engine)
-    prefill_s = float(np.interp(computed, np.arange(len(step.token_s)), step.token_s))
-    decode_s = float(requests.output_tokens.mean() * (step.token_s[1] + step.sample_s[1]))
-    share = decode_s / (decode_s + prefill_s)
     return DeployedTier(
         serving=SelfHosted(
             step=step,
@@ -159,7 +156,13 @@ def deploy(
         accelerator=hardware.id,
         calibration=calibration.label,
         basis=calibration.basis,
-        log_sd=share * calibration.log_sd + (1 - share) * calibration.log_sd_prefill,
+        log_sd=level_log_sd(
+            step,
+            calibration,
+            spec,
+            computed_tokens=computed,
+            output_tokens=float(requests.output_tokens.mean()),
+        ),
         notes=(*_format_notes(spec, weights), *cut_note),
     )
 
