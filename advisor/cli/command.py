@@ -14,10 +14,21 @@ from collections.abc import Sequence
 from importlib import metadata
 from typing import Any, NoReturn
 
-from advisor.cli import app, calibrate, certify, evaluate, predict, recommend, simulate
+from advisor.cli import (
+    app,
+    calibrate,
+    certify,
+    evaluate,
+    predict,
+    recommend,
+    route,
+    simulate,
+    trial,
+    trials,
+)
 from advisor.errors import DoesNotFitError, InputError
 
-VERBS = (recommend, simulate, predict, calibrate, certify, evaluate, app)
+VERBS = (recommend, simulate, predict, calibrate, certify, evaluate, route, trial, trials, app)
 
 REQUIREMENT_MISSED = 1
 BAD_INPUT = 2

@@ -1,0 +1,309 @@
+"""The step-time law of one deployment, fitted to the points measured of it.
+
+The unknowns are the logarithms of the project's own coefficients. Their prior is the shipped fit
+with its covariance, widened by what one deployment may differ from its accelerator; of a processor
+hardly anything is known beforehand. The fit is the most probable value inside the coefficients'
+bounds, its covariance Laplace's (Gauss-Newton): Σ = (HᵀR⁻¹H + Σ0⁻¹)⁻¹ with H = ∂ln T/∂ln c.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from advisor.calibrate.bench.points import Point, Shape
+from advisor.calibrate.uncertainty import covariance_for
+from advisor.catalog.coefficients import COEFFICIENT_NAMES, Coefficients, bounds_of
+from advisor.catalog.fits import NORMAL_90, FitFile, calibration_of
+from advisor.physics.deployment import Deployment
+from advisor.physics.engine import Generation
+from advisor.physics.step_cost import StepCost
+from advisor.physics.step_time import engine_flags, rates_of, step_cost, step_terms
+from advisor.physics.work import Work, work_of
+
+FloatArray = NDArray[np.float64]
+
+DEPLOYMENT_LOG_SD = 0.25
+"""By which a deployment's own flags, kernels and host may move each coefficient of a known
+accelerator: by judgement, twice the spread of deployments' levels in the shipped fit."""
+
+PROCESSOR_LOG_SD = 1.5
+"""How well a processor's coefficients are known before it is measured: within a factor of ten."""
+
+PROCESSOR_START = {
+    "layer_s": 300e-6,
+    "mixed_layer_s": 50e-6,
+    "host_step_v1_s": 2e-3,
+    "host_sequence_v1_s": 80e-6,
+    "kv_bandwidth": 0.3,
+    "linear_bandwidth": 0.8,
+}
+"""Where a processor's prior starts: kernels launched one by one from Python, nothing hidden behind
+a GPU. Assumed, and soon forgotten once there are points."""
+
+CEILING_LOG_SD = 0.8
+BY_CEILINGS = ("linear_bandwidth", "linear_compute_16bit", "head_bandwidth", "activation_bandwidth")
+"""A processor's shares of what was measured on it as a copy and a product: better known."""
+
+SHAPE_LOG_SD = 0.02
+"""What the law's form leaves unexplained along batch and length, once its level is known."""
+
+_STEP = 1e-4
+
+_BOUNDS: FloatArray = np.log(np.array([bounds_of(name) for name in COEFFICIENT_NAMES]).T)
+"""Of the logarithms; shape (2, coefficients)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Steps:
+    """Engine steps as columns: what the law is asked for."""
+
+    batch: FloatArray
+    context: FloatArray
+    """Tokens in the cache of each decoding sequence."""
+    prompt: FloatArray
+
+    def __len__(self) -> int:
+        return len(self.batch)
+
+    @classmethod
+    def of_points(cls, points: Sequence[Point]) -> Steps:
+        """The steps that points timed."""
+        return cls(
+            np.array([float(one.shape.batch) for one in points]),
+            np.array([one.mean_context for one in points]),
+            np.array([float(one.shape.prompt_tokens) for one in points]),
+        )
+
+    @classmethod
+    def of_shapes(cls, shapes: Sequence[Shape]) -> Steps:
+        """The steps that shapes would time."""
+        return cls(
+            np.array([float(one.batch) for one in shapes]),
+            np.array([one.context_tokens + 8.0 if one.batch else 0.0 for one in shapes]),
+            np.array([float(one.prompt_tokens) for one in shapes]),
+        )
+
+
+@dataclass(frozen=True)
+class Law:
+    """ln T of a deployment's steps by its log-coefficients."""
+
+    deployment: Deployment
+    generation: Generation
+    budget: int
+    """Tokens a step may take: a longer prompt takes several."""
+
+    def log_seconds(self, logs: FloatArray, steps: Steps) -> FloatArray:
+        """ln of each step's seconds (of a prompt longer than the budget: of all its steps)."""
+        rates = rates_of(coefficients_at(logs), self._work, engine_flags(self.generation))
+        total = np.zeros(len(steps))
+        left, past = steps.prompt.copy(), np.zeros(len(steps))
+        first = True
+        while first or np.any(left > 0):
+            room = np.maximum(1.0, self.budget - steps.batch)
+            chunk = np.minimum(left, room)
+            ends = (left > 0) & (left <= room)
+            terms = step_terms(
+                self._work,
+                rates,
+                tokens=steps.batch + chunk,
+                sampled=steps.batch + ends,
+                context=steps.batch * steps.context,
+                window_context=steps.batch * np.minimum(steps.context, self._window),
+                pairs=chunk * past + chunk * (chunk + 1) / 2,
+                window_pairs=_windowed(chunk, past, self._window),
+                prefilling=chunk > 0,
+            )
+            total += np.where(first | (left > 0), np.asarray(terms.total), 0.0)
+            left, past, first = left - chunk, past + chunk, False
+        return np.log(total)
+
+    def slopes(self, logs: FloatArray, steps: Steps, active: Sequence[int]) -> FloatArray:
+        """H: derivatives of ln T by the active log-coefficients, shape (steps, active)."""
+        base = self.log_seconds(logs, steps)
+        columns = []
+        for index in active:
+            step = inward(index, logs[index], _STEP)
+            moved = logs.copy()
+            moved[index] += step
+            columns.append((self.log_seconds(moved, steps) - base) / step)
+        return np.stack(columns, axis=1) if columns else np.zeros((len(steps), 0))
+
+    @cached_property
+    def _work(self) -> Work:
+        return work_of(self.deployment)
+
+    @property
+    def _window(self) -> float:
+        window = self.deployment.model.sliding_window
+        return float(window.size) if window else float("inf")
+
+
+def _windowed(chunk: FloatArray, past: FloatArray, window: float) -> FloatArray:
+    """Σ min(context, window) over the tokens of a chunk after `past` others."""
+    if not np.isfinite(window):
+        return chunk * past + chunk * (chunk + 1) / 2
+    growing = np.clip(window - past, 0.0, chunk)
+    return growing * past + growing * (growing + 1) / 2 + (chunk - growing) * window
+
+
+def inward(index: int, log: float, step: float) -> float:
+    """The step, turned round where it would leave the coefficient's upper bound."""
+    return -step if log + step > _BOUNDS[1][index] else step
+
+
+def coefficients_at(logs: FloatArray) -> Coefficients:
+    """Coefficients from logarithms, cut to their bounds."""
+    values = np.exp(np.clip(logs, *_BOUNDS)).tolist()
+    named: dict[str, Any] = dict(zip(COEFFICIENT_NAMES, values, strict=True))
+    return Coefficients.model_construct(**named)
+
+
+@dataclass(frozen=True)
+class Belief:
+    """What is believed of a deployment's log-coefficients: normal, inside their bounds."""
+
+    law: Law
+    logs: FloatArray
+    covariance: FloatArray
+    """Of the active ones."""
+    active: tuple[int, ...]
+    """Coefficients that this deployment's steps depend on."""
+    points: tuple[Point, ...] = ()
+    scatter: float = 1.0
+    """Root mean square of (measured − fitted)/noise: above 1 the law fits worse than its points'
+    noise explains, and the covariance is wider by its square."""
+    residuals: FloatArray = field(default_factory=lambda: np.zeros(0))
+    """ln(measured/fitted) of each point."""
+
+    @property
+    def coefficients(self) -> Coefficients:
+        """The most probable ones."""
+        return coefficients_at(self.logs)
+
+    @property
+    def median_error(self) -> float:
+        """Median |measured/fitted − 1| of its points; 0 without any."""
+        return float(np.median(np.abs(np.expm1(self.residuals)))) if len(self.residuals) else 0.0
+
+    def step_cost(self, *, max_tokens: int, max_seqs: int) -> StepCost:
+        """The tables that the simulator takes."""
+        return self.cost_at(self.logs, max_tokens=max_tokens, max_seqs=max_seqs)
+
+    def cost_at(self, logs: FloatArray, *, max_tokens: int, max_seqs: int) -> StepCost:
+        """The same at other coefficients."""
+        return step_cost(
+            self.law.deployment,
+            coefficients_at(logs),
+            max_tokens=max_tokens,
+            max_seqs=max_seqs,
+            generation=self.law.generation,
+        )
+
+    def seconds(self, steps: Steps) -> FloatArray:
+        """Seconds of some steps."""
+        return np.asarray(np.exp(self.law.log_seconds(self.logs, steps)))
+
+    def log_sd(self, steps: Steps) -> FloatArray:
+        """1-sd of ln T of some steps: coefficients and the law's form."""
+        slopes = self.law.slopes(self.logs, steps, self.active)
+        variance = np.einsum("ij,jk,ik->i", slopes, self.covariance, slopes)
+        return np.asarray(np.sqrt(variance + SHAPE_LOG_SD**2))
+
+    def interval_s(self, steps: Steps) -> tuple[FloatArray, FloatArray]:
+        """90 % interval of some steps' seconds."""
+        middle, half = self.seconds(steps), NORMAL_90 * self.log_sd(steps)
+        return middle * np.exp(-half), middle * np.exp(half)
+
+
+def prior_belief(law: Law, fit: FitFile) -> Belief:
+    """What is believed before anything is measured."""
+    accelerator = law.deployment.accelerator
+    calibration = calibration_of(fit, accelerator)
+    logs = np.log([getattr(calibration.coefficients, name) for name in COEFFICIENT_NAMES])
+    active = _active(law, logs)
+    if calibration.label == "assumed":
+        for name, value in PROCESSOR_START.items():
+            logs[COEFFICIENT_NAMES.index(name)] = np.log(value)
+        by_ceiling = [COEFFICIENT_NAMES[index] in BY_CEILINGS for index in active]
+        covariance = np.diag(np.where(by_ceiling, CEILING_LOG_SD, PROCESSOR_LOG_SD) ** 2)
+    else:
+        whole = covariance_for(fit, calibration.label)
+        covariance = whole[np.ix_(active, active)] + DEPLOYMENT_LOG_SD**2 * np.eye(len(active))
+    return Belief(law, logs, covariance, active)
+
+
+def updated(prior: Belief, points: Sequence[Point]) -> Belief:
+    """The belief after some points (all of them: the prior is not changed by earlier calls)."""
+    from scipy.optimize import least_squares
+
+    if not points:
+        return prior
+    law, active = prior.law, list(prior.active)
+    steps = Steps.of_points(points)
+    measured = np.log([one.value_s for one in points])
+    noise = np.hypot([one.log_sd for one in points], SHAPE_LOG_SD)
+    whiten = np.linalg.cholesky(np.linalg.inv(prior.covariance)).T
+    low, high = _BOUNDS[:, active]
+    origin = prior.logs[active]
+
+    def everything(chosen: FloatArray) -> FloatArray:
+        logs = prior.logs.copy()
+        logs[active] = chosen
+        return logs
+
+    def misfit(chosen: FloatArray) -> FloatArray:
+        error = (law.log_seconds(everything(chosen), steps) - measured) / noise
+        # Beyond 2 sd as if linear (Huber): one spoilt point must not bend the law.
+        soft = np.sign(error) * np.sqrt(
+            np.where(np.abs(error) < 2, error**2, 4 * np.abs(error) - 4)
+        )
+        return np.concatenate([soft, whiten @ (chosen - origin)])
+
+    # Reading and computing hide behind each other: either can explain a flat beginning, and a
+    # search from one does not find the other.
+    margin = 1e-6 * (high - low)
+    starts = [origin.copy() for _ in range(3)]
+    names = [COEFFICIENT_NAMES[index] for index in active]
+    if "linear_bandwidth" in names:
+        place = names.index("linear_bandwidth")
+        starts[1][place], starts[2][place] = low[place], high[place]
+    searches = [
+        least_squares(
+            misfit,
+            np.clip(start, low + margin, high - margin),
+            bounds=(low, high),
+            xtol=1e-6,
+            ftol=1e-6,
+        )
+        for start in starts
+    ]
+    logs = everything(min(searches, key=lambda one: float(one.cost)).x)
+    residuals = measured - law.log_seconds(logs, steps)
+    slopes = law.slopes(logs, steps, active)
+    scatter = max(1.0, float(np.sqrt(np.mean(np.minimum(np.abs(residuals / noise), 3.0) ** 2))))
+    precision = (slopes.T / (noise * scatter) ** 2) @ slopes + np.linalg.inv(prior.covariance)
+    return Belief(
+        law,
+        logs,
+        np.linalg.inv(precision),
+        prior.active,
+        points=tuple(points),
+        scatter=scatter,
+        residuals=residuals,
+    )
+
+
+def _active(law: Law, logs: FloatArray) -> tuple[int, ...]:
+    """Coefficients that steps of this deployment depend on, over batches and lengths."""
+    batch, context, prompt = np.meshgrid([0.0, 1, 16, 256], [64.0, 4096], [0.0, 64, 2048])
+    used = (batch + prompt).ravel() > 0
+    steps = Steps(batch.ravel()[used], context.ravel()[used], prompt.ravel()[used])
+    slopes = law.slopes(logs, steps, range(len(COEFFICIENT_NAMES)))
+    return tuple(int(index) for index in np.flatnonzero(np.abs(slopes).max(axis=0) > 1e-3))

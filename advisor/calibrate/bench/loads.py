@@ -1,0 +1,241 @@
+"""A server's request overhead, and open loops that are predicted before they are sent."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+
+from advisor.calibrate.bench.law import Steps
+from advisor.calibrate.bench.points import Point, Shape
+from advisor.calibrate.bench.served import Server, quantiles_ms, statistics
+from advisor.calibrate.bench.session import Session, utc_now
+from advisor.calibrate.bench.target import Target
+from advisor.calibrate.served import measured
+from advisor.physics.step_cost import StepCost
+from advisor.serving.capacity import saturated_throughput
+from advisor.serving.simulate import simulate_engine
+from advisor.serving.workload import Requests
+
+RATES = (0.3, 0.7)
+"""Shares of the sustainable rate at which loads are sent."""
+
+LONE_REQUESTS, LONE_PROMPT, LONE_ANSWER = 10, 16, 12
+
+FEWEST, MOST = 24, 400
+"""Requests of a load."""
+
+OVERHEAD_LOG_SD = 0.15
+"""1-sd of ln of a measured overhead between one day and the next."""
+
+
+def measure_server(
+    session: Session,
+    url: str,
+    *,
+    vocabulary: int,
+    cpu_s: Callable[[], float] = lambda: 0.0,
+    api_key: str | None = None,
+    repeats: int = 1,
+) -> None:
+    """Overhead of a request, then a load at each of `RATES`, predicted first.
+
+    Args:
+        cpu_s: processor seconds of the server so far, where they can be read.
+
+    Raises:
+        InputError: nothing answers, or every request of a load fails.
+    """
+    server = Server(url, vocabulary=vocabulary, api_key=api_key)
+    server.describe()
+    server.load(due_s=[0.0] * 3, prompt_tokens=[32] * 3, output_tokens=[4] * 3, concurrency=1)
+    overhead_s = _overhead(session, server)
+    assert session.target is not None
+    session.target = session.target.with_overhead(overhead_s, OVERHEAD_LOG_SD)
+    session.learn()
+    for repeat in range(repeats):
+        for share in RATES:
+            if session.stop.is_set() or session.left_s() <= 0:
+                return
+            _load(session, server, share, overhead_s, cpu_s, repeat)
+
+
+def _lone(server: Server) -> tuple[float, float]:
+    """TTFT and TPOT of requests one after the other: their lower quartiles, seconds."""
+    sent = server.load(
+        due_s=[0.0] * LONE_REQUESTS,
+        prompt_tokens=[LONE_PROMPT] * LONE_REQUESTS,
+        output_tokens=[LONE_ANSWER] * LONE_REQUESTS,
+        concurrency=1,
+    )
+    good = [one for one in sent if not one.error and one.tokens > 1]
+    first = float(np.quantile([one.first_s - one.sent_s for one in good], 0.25))
+    each = [(one.last_s - one.first_s) / (one.tokens - 1) for one in good]
+    return first, float(np.quantile(each, 0.25))
+
+
+def _overhead(session: Session, server: Server) -> float:
+    """What client, HTTP and API server add to a lone request's TTFT.
+
+    TTFT of a short prompt less its prefill as fitted, both on the machine as it is just then.
+    """
+    assert session.facts is not None and session.belief is not None
+    shape = Shape(kind="overhead", prompt_tokens=LONE_PROMPT)
+    known = [point for point in session.points if point.shape == shape]
+    if known:
+        return known[0].value_s
+    begin = time.monotonic()
+    first_s, token_s = _lone(server)
+    slowdown = _slowdown(session, token_s)
+    prefill = Shape(kind="prefill", prompt_tokens=LONE_PROMPT)
+    prefill_s = float(session.belief.seconds(Steps.of_shapes([prefill]))[0])
+    overhead_s = max(0.0002, first_s - slowdown * prefill_s)
+    session.add(
+        Point(
+            shape=shape,
+            facts=session.facts,
+            at=utc_now(),
+            value_s=overhead_s,
+            basis="wall time",
+            slowdown=slowdown,
+            spent_s=time.monotonic() - begin,
+            results={"lone_ttft_ms": 1e3 * first_s, "lone_tpot_ms": 1e3 * token_s},
+        )
+    )
+    return overhead_s
+
+
+def _slowdown(session: Session, token_s: float) -> float:
+    """A lone request's TPOT over the fitted step: how much slower the machine is just then."""
+    assert session.belief is not None
+    shape = Shape(kind="decode", batch=1, context_tokens=LONE_PROMPT + LONE_ANSWER // 2 - 8)
+    return max(1.0, token_s / float(session.belief.seconds(Steps.of_shapes([shape]))[0]))
+
+
+def _load(
+    session: Session,
+    server: Server,
+    share: float,
+    overhead_s: float,
+    cpu_s: Callable[[], float],
+    repeat: int,
+) -> None:
+    """One open loop: predicted, sent, compared."""
+    assert session.target is not None and session.facts is not None
+    assert session.belief is not None
+    target = session.target
+    settings = target.settings
+    cost = session.belief.step_cost(
+        max_tokens=settings.max_num_batched_tokens, max_seqs=settings.max_num_seqs
+    )
+    sustained = sustainable_per_s(target, cost)
+    rate = float(f"{share * sustained:.3g}")
+    seconds = float(np.clip(0.4 * session.left_s(), 8.0, 60.0))
+    count = int(np.clip(rate * seconds, FEWEST, MOST))
+    requests = requests_at(target, rate, count)
+    shape = Shape(
+        kind="load",
+        prompt_tokens=round(float(requests.input_tokens.mean())),
+        output_tokens=round(float(requests.output_tokens.mean())),
+        rate_per_s=rate,
+        repeat=repeat,
+    )
+    if any(
+        point.shape.kind == "load"
+        and point.shape.repeat == repeat
+        and abs(point.predicted.get("share_of_capacity", 0) - share) < 1e-6
+        for point in session.points
+    ):
+        return
+    begin = time.monotonic()
+    slowdown = _slowdown(session, _lone(server)[1])
+    predicted = {
+        "share_of_capacity": share,
+        "request_overhead_ms": 1e3 * overhead_s,
+        **predict_load(target, cost, requests, overhead_s),
+        **{
+            f"shared_{name}": value
+            for name, value in predict_load(
+                target, cost.scaled(slowdown), requests, overhead_s * slowdown
+            ).items()
+        },
+    }
+    session.say(
+        f"{shape.title}: predicted TPOT p50 {predicted['tpot_p50_ms']:,.2f} ms, "
+        f"E2E p95 {predicted['e2e_p95_ms']:,.0f} ms; now sent"
+    )
+    before, cpu_before = server.metrics(), cpu_s()
+    sent = server.load(
+        due_s=(requests.arrival_s - requests.arrival_s[0]).tolist(),
+        prompt_tokens=requests.input_tokens.tolist(),
+        output_tokens=requests.output_tokens.tolist(),
+    )
+    after = server.metrics()
+    results = statistics(sent) | {
+        f"server_{name}": after[name] - before.get(name, 0.0) for name in after
+    }
+    results["server_cpu_s"] = cpu_s() - cpu_before
+    results["fixed_lengths"] = float(np.ptp(requests.input_tokens) == 0)
+    notes = _notes(slowdown, results)
+    session.add(
+        Point(
+            shape=shape,
+            facts=session.facts,
+            at=utc_now(),
+            basis="wall time",
+            slowdown=slowdown,
+            notes=notes,
+            spent_s=time.monotonic() - begin,
+            results=results,
+            predicted=predicted,
+            series={
+                "ttft_s": [one.first_s - one.sent_s for one in sent if not one.error],
+                "e2e_s": [one.last_s - one.sent_s for one in sent if not one.error],
+            },
+        )
+    )
+
+
+def _notes(slowdown: float, results: dict[str, float]) -> tuple[str, ...]:
+    notes = []
+    if slowdown > 1.15:
+        notes.append(f"a lone request's tokens took {slowdown:.2f} × the fitted step")
+    if results["failed"]:
+        notes.append(f"{results['failed']:.0f} requests failed")
+    if results.get("late_ms", 0.0) > 50:
+        notes.append(f"the client sent up to {results['late_ms']:.0f} ms late")
+    return tuple(notes)
+
+
+def requests_at(target: Target, rate_per_s: float, count: int) -> Requests:
+    """The first of the target's requests, at another rate."""
+    some = target.requests.select(slice(0, count))
+    scale = target.rate_per_s / rate_per_s
+    return replace(
+        some,
+        arrival_s=some.arrival_s * scale,
+        cached_tokens=np.zeros(len(some), dtype=np.int64),  # every prompt sent is new
+        prompt_key=None,
+    )
+
+
+def sustainable_per_s(target: Target, cost: StepCost) -> float:
+    """Requests a second that one engine completes with a full queue."""
+    some = target.requests.select(slice(0, 400))
+    burst = replace(some, arrival_s=np.zeros(len(some)))
+    return saturated_throughput(cost, target.settings, target.kv_blocks, burst)
+
+
+def predict_load(
+    target: Target, cost: StepCost, requests: Requests, overhead_s: float
+) -> dict[str, float]:
+    """TTFT, TPOT and E2E of these very requests, milliseconds by `ttft_p50_ms` …"""
+    timeline = simulate_engine(cost, target.settings, kv_blocks=target.kv_blocks, requests=requests)
+    served = measured(timeline)
+    found = quantiles_ms("ttft", served.ttft_s + overhead_s)
+    if len(served.tpot_s):
+        found |= quantiles_ms("tpot", served.tpot_s)
+    found["engine_busy_s"] = timeline.busy_s
+    return found | quantiles_ms("e2e", served.e2e_s + overhead_s)

@@ -1,0 +1,200 @@
+"""What the points are for: the p95 of a load on the engine, and how it answers to coefficients."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from advisor.calibrate.bench.law import SHAPE_LOG_SD, Belief, inward
+from advisor.calibrate.bench.points import EngineFacts
+from advisor.calibrate.served import measured
+from advisor.catalog.fits import interval_90
+from advisor.errors import DoesNotFitError
+from advisor.physics.step_cost import StepCost
+from advisor.serving.capacity import saturated_throughput
+from advisor.serving.engine import EngineSettings
+from advisor.serving.lengths import Fixed
+from advisor.serving.simulate import simulate_engine
+from advisor.serving.workload import Poisson, Requests, Workload, workload_of
+from advisor.task import TaskProfile
+
+FloatArray = NDArray[np.float64]
+
+REQUESTS = 1_500
+"""Simulated for one p95: its own scatter is the same at every coefficient."""
+
+LOADED = 0.6
+"""Share of the sustainable rate at which a load is looked at where a task does not fill it."""
+
+DEFAULT_INPUT, DEFAULT_OUTPUT = 256, 64
+"""Tokens of a request where no task is given."""
+
+_STEP = 0.05
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Interval:
+    """A p95 with its 90 % interval, seconds."""
+
+    value_s: float
+    low_s: float
+    high_s: float
+    log_sd: float
+
+    @property
+    def half_width(self) -> float:
+        """Half the interval as a share of the figure: (high − low)/(2·value)."""
+        return (self.high_s - self.low_s) / (2 * self.value_s)
+
+
+@dataclass(frozen=True, eq=False)
+class Target:
+    """One load on one engine."""
+
+    title: str
+    requests: Requests
+    rate_per_s: float
+    settings: EngineSettings
+    kv_blocks: int
+    overhead_s: float = 0.0
+    """What client and HTTP add to a request."""
+    overhead_log_sd: float = 0.0
+
+    def p95_s(self, cost: StepCost) -> float:
+        """95th percentile of E2E within the engine."""
+        timeline = simulate_engine(
+            cost, self.settings, kv_blocks=self.kv_blocks, requests=self.requests
+        )
+        return float(np.quantile(measured(timeline).e2e_s, 0.95))
+
+    def slopes(self, belief: Belief) -> tuple[float, FloatArray]:
+        """p95 within the engine, and ∂ln p95/∂ln c of each active coefficient."""
+        base = self._at(belief, belief.logs)
+        slopes = np.zeros(len(belief.active))
+        for place, index in enumerate(belief.active):
+            step = inward(index, belief.logs[index], _STEP)
+            moved = belief.logs.copy()
+            moved[index] += step
+            slopes[place] = np.log(self._at(belief, moved) / base) / step
+        return base, slopes
+
+    def interval(self, belief: Belief, slopes: tuple[float, FloatArray] | None = None) -> Interval:
+        """The p95 that a client sees, with its 90 % interval.
+
+        sd² = (engine's share)²·(gᵀΣg + form²) + (overhead's share)²·sd_o²
+        """
+        base, gradient = slopes or self.slopes(belief)
+        total = base + self.overhead_s
+        engine = np.sqrt(
+            gradient @ belief.covariance @ gradient + (SHAPE_LOG_SD * np.abs(gradient).sum()) ** 2
+        )
+        sd = float(np.hypot(base / total * engine, self.overhead_s / total * self.overhead_log_sd))
+        low, high = interval_90(total, sd)
+        return Interval(total, low, high, sd)
+
+    def with_overhead(self, overhead_s: float, log_sd: float) -> Target:
+        """The same load with another request overhead."""
+        return replace(self, overhead_s=overhead_s, overhead_log_sd=log_sd)
+
+    def _at(self, belief: Belief, logs: FloatArray) -> float:
+        return self.p95_s(
+            belief.cost_at(
+                logs,
+                max_tokens=self.settings.max_num_batched_tokens,
+                max_seqs=self.settings.max_num_seqs,
+            )
+        )
+
+
+def target_of(
+    task: TaskProfile | None,
+    facts: EngineFacts,
+    belief: Belief,
+    *,
+    overhead_s: float = 0.0,
+    overhead_log_sd: float = 0.0,
+) -> Target:
+    """The busiest hour of a task on this engine, or a plain load where none is given.
+
+    More than one engine sustains is not sent to it: then the rate is `LOADED` of that.
+
+    Raises:
+        DoesNotFitError: the task's requests are longer than the engine's context.
+    """
+    settings = settings_of(facts)
+    blocks = (facts.kv_tokens or 64 * facts.max_model_len) // facts.block_size
+    workload, title = _load_of(task, facts)
+    cost = belief.step_cost(
+        max_tokens=settings.max_num_batched_tokens, max_seqs=settings.max_num_seqs
+    )
+    drawn = workload.draw(count=REQUESTS, seed=0, prefix_caching=settings.enable_prefix_caching)
+    drawn = within(drawn, facts.max_model_len)
+    burst = replace(drawn.select(slice(0, 400)), arrival_s=np.zeros(min(400, len(drawn))))
+    sustained = saturated_throughput(cost, settings, blocks, burst)
+    wanted = task.traffic.peak_rate_per_s if task else np.inf
+    rate = min(wanted, LOADED * sustained)
+    scaled = replace(drawn, arrival_s=drawn.arrival_s * drawn.offered_rate_per_s / rate)
+    return Target(
+        title=f"{title} at {rate:.3g} requests/s",
+        requests=scaled,
+        rate_per_s=rate,
+        settings=settings,
+        kv_blocks=blocks,
+        overhead_s=overhead_s,
+        overhead_log_sd=overhead_log_sd,
+    )
+
+
+def settings_of(facts: EngineFacts) -> EngineSettings:
+    """An engine's settings as the simulator takes them."""
+    return EngineSettings(
+        max_num_seqs=min(facts.max_num_seqs, facts.max_num_batched_tokens),
+        max_num_batched_tokens=facts.max_num_batched_tokens,
+        block_size=facts.block_size,
+        enable_prefix_caching=facts.prefix_caching,
+        max_model_len=facts.max_model_len,
+        async_scheduling=facts.async_scheduling,
+    )
+
+
+def plain_lengths(max_model_len: int) -> tuple[int, int]:
+    """Prompt and answer of a plain load within a context."""
+    answer = min(DEFAULT_OUTPUT, max(2, max_model_len // 5))
+    return min(DEFAULT_INPUT, max(2, max_model_len - answer)), answer
+
+
+def within(requests: Requests, max_model_len: int) -> Requests:
+    """Requests cut to a context; where more than a few would be cut, they are refused.
+
+    Raises:
+        DoesNotFitError: more than a twentieth are longer.
+    """
+    total = requests.input_tokens + requests.output_tokens
+    share = float((total > max_model_len).mean())
+    if share > 0.05:
+        raise DoesNotFitError(
+            f"{share:.0%} of the task's requests are longer than the engine's context of "
+            f"{max_model_len:,} tokens (set it with --engine-args max_model_len=…)"
+        )
+    outputs = np.minimum(requests.output_tokens, max_model_len // 2)
+    inputs = np.minimum(requests.input_tokens, max_model_len - outputs)
+    cached = np.minimum(requests.cached_tokens, inputs - 1)
+    return replace(requests, input_tokens=inputs, output_tokens=outputs, cached_tokens=cached)
+
+
+def _load_of(task: TaskProfile | None, facts: EngineFacts) -> tuple[Workload, str]:
+    if task is not None:
+        return workload_of(task), f"task {task.name}"
+    prompt, answer = plain_lengths(facts.max_model_len)
+    load = Workload(Poisson(1.0), Fixed(prompt), Fixed(answer))
+    return load, f"{prompt} tokens in, {answer} out"
+
+
+def interval_text(interval: Interval) -> str:
+    """E.g. `p95 812 ms (640 to 1,030)`."""
+    return (
+        f"p95 {interval.value_s * 1e3:,.0f} ms ({interval.low_s * 1e3:,.0f} to "
+        f"{interval.high_s * 1e3:,.0f})"
+    )

@@ -1,0 +1,188 @@
+"""The router as a process: listens, limits what connections may do, drains when told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+from collections.abc import Mapping
+from types import FrameType
+from typing import Any, cast
+
+import uvicorn
+from starlette.applications import Starlette
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from advisor.errors import InputError
+from advisor.router.addresses import LOOPBACK_NAMES
+from advisor.router.config import RouterConfig
+from advisor.router.server import build_app
+
+KEEPALIVE_S = 75
+"""Longer than the 60 s of common balancers, so that they close idle connections, not the router."""
+
+
+HEAD_TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\n\r\n"
+
+
+class Corked:
+    """A transport that gathers what is written in one turn of the event loop into one system call.
+
+    uvicorn writes a response's head and its body apart; each call costs as much as parsing does.
+    """
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport, self._loop = transport, loop
+        self._waiting: list[bytes] = []
+
+    def write(self, data: bytes) -> None:
+        """Write with the rest of this turn."""
+        if not self._waiting:
+            self._loop.call_soon(self._flush)
+        self._waiting.append(data)
+
+    def close(self) -> None:
+        """Close once what is written is sent."""
+        self._flush()
+        self._transport.close()
+
+    def _flush(self) -> None:
+        if self._waiting:
+            data, self._waiting = b"".join(self._waiting), []
+            self._transport.write(data)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+
+class LimitedProtocol(HttpToolsProtocol):
+    """HTTP/1.1 where a request's head is limited in size and time, and answers leave in one piece.
+
+    uvicorn limits neither with this parser, which is the quicker one.
+    """
+
+    header_timeout_s = 10.0
+    max_header_bytes = 32_768
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Start the clock of the first head."""
+        super().connection_made(cast(asyncio.Transport, Corked(transport, self.loop)))
+        self._begin_head()
+
+    def data_received(self, data: bytes) -> None:
+        """Take in bytes, as long as a head stays within its limit."""
+        super().data_received(data)
+        self._head_bytes += len(data)
+        if self._in_head and self._head_bytes > self.max_header_bytes:
+            self.transport.write(HEAD_TOO_LARGE)
+            self.transport.close()
+
+    def on_message_begin(self) -> None:
+        """The first byte of a head."""
+        super().on_message_begin()
+        if not self._in_head:
+            self._begin_head()
+
+    def on_headers_complete(self) -> None:
+        """The last byte of a head."""
+        self._in_head = False
+        self._due.cancel()
+        super().on_headers_complete()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Stop the clock."""
+        self._due.cancel()
+        super().connection_lost(exc)
+
+    def _begin_head(self) -> None:
+        self._in_head, self._head_bytes = True, 0
+        self._due = self.loop.call_later(self.header_timeout_s, self._close_if_late)
+
+    def _close_if_late(self) -> None:
+        if self._in_head:
+            self.transport.close()
+
+
+class DrainingServer(uvicorn.Server):
+    """Stops on SIGTERM or SIGINT once what is being answered is answered; a second one ends it."""
+
+    def __init__(self, config: uvicorn.Config, app: Starlette, *, notice_s: float) -> None:
+        super().__init__(config)
+        self._app, self._notice_s = app, notice_s
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Begin to drain; with a notice, after being unready for a while."""
+        service = self._app.state.service
+        if service.is_draining:
+            self.should_exit = self.force_exit = True
+            return
+        service.is_draining = True
+        if self._notice_s:
+            loop = asyncio.get_event_loop()
+            loop.call_later(self._notice_s, setattr, self, "should_exit", True)
+        else:
+            self.should_exit = True
+
+
+def server_for(
+    config: RouterConfig,
+    *,
+    host: str,
+    port: int,
+    environment: Mapping[str, str] = os.environ,
+) -> DrainingServer:
+    """A server that is ready to run.
+
+    Raises:
+        InputError: the configuration cannot be served at this address.
+    """
+    config.check_environment(environment, host=host)
+    hosts = (*LOOPBACK_NAMES, host) if config.server.api_keys_env is None else None
+    app = build_app(config, environment=environment, hosts=hosts)
+    limits = {
+        "header_timeout_s": config.server.header_timeout_s,
+        "max_header_bytes": config.server.max_header_bytes,
+    }
+    settings: dict[str, Any] = {
+        "host": host,
+        "port": port,
+        "http": type("Protocol", (LimitedProtocol,), limits),
+        "ws": "none",
+        "lifespan": "on",
+        "access_log": False,
+        "log_config": None,
+        "server_header": False,
+        "timeout_keep_alive": KEEPALIVE_S,
+        "timeout_graceful_shutdown": max(1, round(config.server.drain_s)),
+        "backlog": 4096,
+    }
+    uvicorn_config = uvicorn.Config(app, **settings)
+    return DrainingServer(uvicorn_config, app, notice_s=config.server.drain_notice_s)
+
+
+def serve(config: RouterConfig, *, host: str, port: int) -> None:
+    """Serve until told to stop.
+
+    Raises:
+        InputError: the configuration or the address cannot be used.
+    """
+    server = server_for(config, host=host, port=port)
+    listener = _listener(host, port)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    with listener:
+        server.run(sockets=[listener])
+
+
+def _listener(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        reason = error.strerror or str(error)
+        raise InputError(f"--host {host} --port {port}: cannot listen: {reason}") from None
+    return listener

@@ -1,0 +1,1 @@
+"""Live trial: real load on real endpoints, and a verdict beside the projection."""

@@ -1,0 +1,163 @@
+"""The trial's cascade played from measured pieces: the router, the small endpoint, the large one.
+
+The three are queues on one clock. What the small model hands up reaches the large one when it is
+known to be needed, late and in bursts, as in `advisor.serving.cascade`; here the tiers are queues
+with measured times (`advisor.trial.service`) instead of engines computed from a model's size.
+
+The pieces stand side by side so that any of them can be exchanged for another measurement, which is
+how a wrong projection is traced to what was wrong in it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from advisor.trial.service import MeasuredService, fifo_finish
+
+FloatArray = NDArray[np.float64]
+BoolArray = NDArray[np.bool_]
+IntArray = NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """What each of m calibration rows showed at both endpoints, asked alone; all shape (m,)."""
+
+    small_s: FloatArray
+    """Seconds to the small model's whole answer."""
+    large_first_s: FloatArray
+    """Seconds to the large model's first token."""
+    large_s: FloatArray
+    """Seconds to its last."""
+    large_tokens: IntArray
+    escalate: BoolArray
+    """Whether the small answer is handed up."""
+
+    def __len__(self) -> int:
+        return len(self.small_s)
+
+
+@dataclass(frozen=True, eq=False)
+class Pieces:
+    """What a projection is made of."""
+
+    rows: Rows
+    small: MeasuredService
+    large: MeasuredService
+    router_hold_s: float = 0.0
+    """Time the router's process works on a request: one at a time."""
+    router_delay_s: float = 0.0
+    """What the router adds to an accepted answer besides."""
+    router_delay_up_s: float = 0.0
+    """What it adds once more to one that is handed up."""
+    direct_share: float = 0.0
+    """Share that goes straight to the large model (high risk)."""
+    speed_log_sd: float = 0.0
+    """1-sd of ln(speed now / speed at calibration): how steady the machine was."""
+
+
+@dataclass(frozen=True, eq=False)
+class Played:
+    """Runs of a load; shape (runs, n), seconds from sending."""
+
+    ttft_s: FloatArray
+    e2e_s: FloatArray
+    tpot_s: FloatArray
+    """0 for answers released whole."""
+    escalated: BoolArray
+    """Handed up after the small model, of all."""
+    direct: BoolArray
+
+    @property
+    def escalation_rate(self) -> FloatArray:
+        """(runs,) of the requests that the small model was asked."""
+        asked = (~self.direct).sum(axis=1)
+        return np.asarray(self.escalated.sum(axis=1) / np.maximum(asked, 1), dtype=float)
+
+
+def play(pieces: Pieces, sent_s: FloatArray, *, runs: int, seed: int) -> Played:
+    """Play the cascade for a schedule.
+
+    Every run draws its own rows with replacement from a resample of the calibration's (so the
+    spread of the runs holds what so few rows leave open) and one speed of the machine.
+
+    Args:
+        sent_s: (n,) ascending.
+        runs: independent runs.
+    """
+    rng = np.random.default_rng(seed)
+    index = _draw(rng, len(pieces.rows), runs, len(sent_s))
+    rows = pieces.rows
+    speed = np.exp(pieces.speed_log_sd * rng.standard_normal((runs, 1)))
+    direct = rng.random(index.shape) < pieces.direct_share
+    escalated = rows.escalate[index] & ~direct
+
+    arrive = np.broadcast_to(sent_s, index.shape)
+    enter = fifo_finish(arrive, np.full(index.shape, pieces.router_hold_s) * speed)
+    half = pieces.router_delay_s / 2
+    small_done = _tier(pieces.small, enter + half, rows.small_s[index] * speed, ~direct)
+    up = np.where(direct, enter, small_done + pieces.router_delay_up_s) + half
+    asked = escalated | direct
+    alone = rows.large_s[index] * speed
+    large_done = _tier(pieces.large, up, alone, asked)
+
+    end = np.where(asked, large_done, small_done) + half - sent_s
+    decode = (rows.large_s - rows.large_first_s)[index] * speed
+    first = np.where(asked, end - decode, end)
+    gaps = np.maximum(rows.large_tokens[index] - 1, 1)
+    return Played(
+        ttft_s=first,
+        e2e_s=end,
+        tpot_s=np.where(asked, decode / gaps, 0.0),
+        escalated=escalated,
+        direct=direct,
+    )
+
+
+def play_alone(
+    service: MeasuredService,
+    first_s: FloatArray,
+    whole_s: FloatArray,
+    tokens: IntArray,
+    sent_s: FloatArray,
+    *,
+    runs: int,
+    seed: int,
+    speed_log_sd: float = 0.0,
+) -> Played:
+    """Play one endpoint without a router: every request to it; times alone of shape (m,)."""
+    rng = np.random.default_rng(seed)
+    index = _draw(rng, len(whole_s), runs, len(sent_s))
+    speed = np.exp(speed_log_sd * rng.standard_normal((runs, 1)))
+    arrive = np.broadcast_to(sent_s, index.shape)
+    end = service.serve(arrive, whole_s[index] * speed) - sent_s
+    decode = (whole_s - first_s)[index] * speed
+    nothing = np.zeros(index.shape, dtype=np.bool_)
+    gaps = np.maximum(tokens[index] - 1, 1)
+    return Played(end - decode, end, decode / gaps, nothing, ~nothing)
+
+
+def _draw(rng: np.random.Generator, rows: int, runs: int, count: int) -> IntArray:
+    """(runs, count) rows, each run from its own resample of them."""
+    resample = rng.integers(0, rows, (runs, rows))
+    drawn = rng.integers(0, rows, (runs, count))
+    found: IntArray = np.take_along_axis(resample, drawn, axis=1)
+    return found
+
+
+def _tier(
+    service: MeasuredService, sent_s: FloatArray, alone_s: FloatArray, asked: BoolArray
+) -> FloatArray:
+    """When each asked request is answered; NaN for the others."""
+    done = np.full(sent_s.shape, np.nan)
+    for run, chosen in enumerate(asked):
+        index = np.flatnonzero(chosen)
+        if not len(index):
+            continue
+        index = index[np.argsort(sent_s[run, index], kind="stable")]
+        sent, alone = sent_s[run, index], alone_s[run, index]
+        done[run, index] = service.serve(sent[None], alone[None])[0]
+    return done
