@@ -85,8 +85,8 @@ class Trial:
         with RouterProcess(self._router_config(), keys=self.session.keys) as router:
             self._measure_router(router)
             self._project()
-            self._load_alone()
             self._load_router(router)
+            self._load_alone()
         self._try_unseen_wording()
 
     def _calibrate(self) -> None:
@@ -105,7 +105,10 @@ class Trial:
         if choice is not None:
             say(f"threshold {choice.threshold:.6g}: {choice.basis}")
         direct = setup.high_risk_share if self.cascade else 0.0
-        self.expected = Expectation(slm, llm, paired, choice, None, direct, self.settings.seed)
+        by_time = setup.usd_per_core_hour is not None
+        self.expected = Expectation(
+            slm, llm, paired, choice, None, direct, self.settings.seed, paid_by_time=by_time
+        )
 
     def _router_config(self) -> RouterConfig:
         assert self.expected is not None
@@ -145,9 +148,9 @@ class Trial:
         send = self.session.send
         send("warm_up_router", router.base_url, "advisor", rows[:20], concurrency=2)
         before = router.cpu_s
-        alone = send(
-            "calibration_router", router.base_url, "advisor", rows[:ROUTER_ROWS], concurrency=1
-        )
+        arm_alone = "calibration_router"
+        with self._servers_watched(arm_alone):
+            alone = send(arm_alone, router.base_url, "advisor", rows[:ROUTER_ROWS], concurrency=1)
         after = router.cpu_s
         count = len(alone.records)
         cpu_s = None if before is None or after is None else (after - before) / count
@@ -164,7 +167,10 @@ class Trial:
             cpu_s=cpu_s,
             sustainable_per_s=throughput(answered, users=users),
         )
-        company = {role: self.speed(role, arm) or 1.0 for role in self.calibrations}
+        company = {
+            role: (self.speed(role, arm_alone) or 1.0, self.speed(role, arm) or 1.0)
+            for role in self.calibrations
+        }
         self.expected = replace(self.expected, router=self.router, company=company)
 
     def speed(self, role: str, arm: str) -> float | None:

@@ -99,7 +99,7 @@ def play(pieces: Pieces, sent_s: FloatArray, *, runs: int, seed: int) -> Played:
     enter = fifo_finish(arrive, np.full(index.shape, pieces.router_hold_s) * speed)
     half = pieces.router_delay_s / 2
     small_done = _tier(pieces.small, enter + half, rows.small_s[index] * speed, ~direct)
-    up = np.where(direct, enter, small_done + pieces.router_delay_up_s) + half
+    up = np.where(direct, enter + half, small_done + pieces.router_delay_up_s)
     asked = escalated | direct
     alone = rows.large_s[index] * speed
     large_done = _tier(pieces.large, up, alone, asked)

@@ -179,7 +179,7 @@ def _swaps(expected: Expectation, pieces: Pieces, seen: UnderLoad, share: float)
         as_projected = expected.speed("slm", share)
         yield _Swap(
             "speed of the small model's engine",
-            f"{as_projected:.2f} times the time alone",
+            f"{as_projected:.2f} times that of its calibration",
             f"{seen.small_speed:.2f} times",
             small=seen.small_speed / as_projected,
         )
@@ -187,7 +187,7 @@ def _swaps(expected: Expectation, pieces: Pieces, seen: UnderLoad, share: float)
         as_projected = expected.speed("llm", share)
         yield _Swap(
             "speed of the large model's engine",
-            f"{as_projected:.2f} times the time alone",
+            f"{as_projected:.2f} times that of its calibration",
             f"{seen.large_speed:.2f} times",
             large=seen.large_speed / as_projected,
         )

@@ -43,9 +43,12 @@ class Expectation:
     router: RouterCost | None
     direct_share: float
     seed: int
-    company: Mapping[str, float] = field(default_factory=dict)
-    """By role: engine time a request with everything at its busiest over that alone. On few cores
-    the router, the sender and the other engine take some of what an engine has alone."""
+    paid_by_time: bool = False
+    """Whether the prices are of the engines' time, and not of tokens."""
+    company: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    """By role: engine time a request over that of its calibration, first with one request at a time
+    through the router, then with everything at its busiest. On few cores the router, the sender and
+    the other engine take some of what an engine has alone; and machines have moods."""
 
     @property
     def speed_log_sd(self) -> float:
@@ -53,9 +56,10 @@ class Expectation:
         return max(self.slm.speed_log_sd, self.llm.speed_log_sd)
 
     def speed(self, role: str, share: float) -> float:
-        """Engine time over that alone at a share of the capacity: linear between 1 and the
-        busiest."""
-        return 1 + (self.company.get(role, 1.0) - 1) * min(share, 1.0)
+        """Engine time over that of the calibration at a share of the capacity: linear between the
+        idlest and the busiest that was measured."""
+        idle, busy = self.company.get(role, (1.0, 1.0))
+        return idle + (busy - idle) * min(share, 1.0)
 
     def pieces(self, share: float) -> Pieces:
         """The cascade's pieces, as calibrated, at a share of the capacity."""
@@ -90,17 +94,18 @@ class Expectation:
         return found.model_copy(
             update={
                 "quality": self._quality(len(sent_s)),
-                "cost_usd_per_request": self._cost(len(sent_s)),
+                "cost_usd_per_request": self._cost(len(sent_s), share),
             }
         )
 
     def alone(self, calibration: EndpointCalibration, sent_s: Sequence[float]) -> LoadProjection:
         """The projection of one endpoint's own arm."""
         first, whole = calibration.times(calibration.alone)
+        slower = self.speed(calibration.endpoint.role, 0.0)
         played = play_alone(
             calibration.service,
-            first,
-            whole,
+            first * slower,
+            whole * slower,
             tokens_of(calibration.alone),
             np.asarray(sent_s),
             runs=RUNS,
@@ -110,7 +115,8 @@ class Expectation:
         found = summarize(played, cascade=False)
         correct = [record.correct for record in calibration.alone]
         price = calibration.price
-        costs = [price.of(record) for record in calibration.alone] if price else None
+        dearer = self._dearer(calibration.endpoint.role, 0.0)
+        costs = [dearer * price.of(one) for one in calibration.alone] if price else None
         return found.model_copy(
             update={
                 "quality": self._mean(correct, len(sent_s)),
@@ -134,7 +140,7 @@ class Expectation:
         rng = np.random.default_rng(self.seed)
         return np.asarray(up | (rng.random(len(up)) < self.direct_share), dtype=bool)
 
-    def _cost(self, count: int) -> Figure | None:
+    def _cost(self, count: int, share: float) -> Figure | None:
         small, large = self.slm.price, self.llm.price
         if small is None or large is None:
             return None
@@ -142,13 +148,14 @@ class Expectation:
         up = self.paired.escalated(self.choice.threshold)
         rng = np.random.default_rng(self.seed)
         direct = rng.random(len(up)) < self.direct_share
-        costs = [
-            (0.0 if straight else small.of(below)) + (large.of(above) if higher or straight else 0)
-            for below, above, higher, straight in zip(
-                self.paired.small, self.paired.large, up, direct, strict=True
-            )
-        ]
-        return self._mean(costs, count)
+        below = self._dearer("slm", share) * np.array([small.of(one) for one in self.paired.small])
+        above = self._dearer("llm", share) * np.array([large.of(one) for one in self.paired.large])
+        costs = np.where(direct, 0.0, below) + np.where(up | direct, above, 0.0)
+        return self._mean(costs.tolist(), count)
+
+    def _dearer(self, role: str, share: float) -> float:
+        """What the money grows by where it is the engine's time."""
+        return self.speed(role, share) if self.paid_by_time else 1.0
 
     def _mean(self, values: Sequence[float | None] | None, count: int) -> Figure | None:
         if not values or any(value is None for value in values):

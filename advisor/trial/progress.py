@@ -27,6 +27,7 @@ class SharePoint:
     value: float
     low: float
     high: float
+    requests: int
 
 
 @dataclass(frozen=True)
@@ -126,8 +127,9 @@ def _shares(events: Sequence[tuple[float, float]]) -> tuple[SharePoint, ...]:
     ends = np.unique(np.linspace(0, len(events) - 1, MOST_POINTS).astype(int))
     found = []
     for index in ends:
-        figure = proportion(float(total[index]), int(index) + 1)
-        found.append(SharePoint(events[index][0], figure.value, figure.low, figure.high))
+        count = int(index) + 1
+        figure = proportion(float(total[index]), count)
+        found.append(SharePoint(events[index][0], figure.value, figure.low, figure.high, count))
     return tuple(found)
 
 

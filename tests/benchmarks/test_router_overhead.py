@@ -125,14 +125,21 @@ def cpu_ms(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK") * 1000
 
 
+def waited_ms(pid: int) -> float:
+    """Time that a process was ready to run and had no core (Linux's scheduler statistics)."""
+    return int(Path(f"/proc/{pid}/schedstat").read_text().split()[1]) / 1e6
+
+
 def sent(port: int, pid: int) -> dict[str, float]:
     url = f"http://127.0.0.1:{port}/v1/chat/completions"
     command = [sys.executable, "-c", SENDER, url, RATE_PER_S, SECONDS, WARM_UP, KEY]
-    before = cpu_ms(pid)
+    before, waited_before = cpu_ms(pid), waited_ms(pid)
     done = subprocess.run([str(part) for part in command], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     found: dict[str, float] = json.loads(done.stdout)
-    return {**found, "cpu": (cpu_ms(pid) - before) / (found["n"] + WARM_UP)}
+    count = found["n"] + WARM_UP
+    waited = (waited_ms(pid) - waited_before) / count
+    return {**found, "cpu": (cpu_ms(pid) - before) / count, "waited": waited}
 
 
 def litellm(folder: Path) -> Path | None:
@@ -187,7 +194,8 @@ def test_overhead_at_200_requests_a_second(tmp_path: Path, pytestconfig: pytest.
         latency = ", ".join(f"{p} {found[p]:.2f}" for p in ("p50", "p90", "p99"))
         added = ", ".join(f"{p} {found[p] - direct[p]:+.2f}" for p in ("p50", "p90", "p99"))
         print(f"  {name:14} {latency} ms; added {added} ms; {found['cpu']:.2f} ms of CPU each;")
-        print(f"  {'':14} {found['n']:.0f} requests, {found['wrong']:.0f} wrong")
+        waited = f"{found['waited']:.2f} ms each of waiting for a core that others had"
+        print(f"  {'':14} {found['n']:.0f} requests, {found['wrong']:.0f} wrong; {waited}")
     if command is None:
         print("  LiteLLM could not be installed here")
 

@@ -94,5 +94,7 @@ def test_the_downloaded_profile_can_be_uploaded_again(visit: Visit, tmp_path: Pa
     path.write_text(yaml.safe_dump(profile))
     visit.page.get_by_role("button", name="Upload or paste YAML").click()
     visit.page.locator("input[type=file]").set_input_files(path)
+    expect(visit.page.get_by_text("mine.yaml")).to_be_visible(timeout=20_000)
+    visit.settle()
     visit.page.get_by_role("button", name="Use it").click()
     expect(visit.page.get_by_role("textbox", name="Name", exact=True)).to_have_value("Mine")

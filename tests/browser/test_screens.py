@@ -58,6 +58,7 @@ def test_every_screen_is_sound(visit: Visit, request: pytest.FixtureRequest) -> 
         "Recommendation",
         "Task",
         "Load",
+        "Live trial",
         "Explore",
         "Quality",
         "Calibration",

@@ -51,7 +51,7 @@ class Both:
 
 
 def tier(upstream: FakeUpstream, model: str) -> dict[str, Any]:
-    return {"base_url": upstream.base_url, "model": model, "timeout_s": 0.5}
+    return {"base_url": upstream.base_url, "model": model, "timeout_s": 20.0}
 
 
 @asynccontextmanager

@@ -178,7 +178,7 @@ def test_redis_is_shared_and_its_failures_are_misses() -> None:
     failures: list[None] = []
 
     async def scenario() -> None:
-        settings = CacheSettings(ttl_s=60, redis_timeout_s=0.2)
+        settings = CacheSettings(ttl_s=60, redis_timeout_s=0.5)
         redis = FakeRedis()
         async with redis as url:
             caches = [

@@ -164,11 +164,13 @@ def test_the_pre_router_decides_before_anything_is_paid(tmp_path: Path) -> None:
 
 
 def test_a_hedge_takes_whichever_answers_first() -> None:
-    async def scenario(slm_delay_s: float, llm_delay_s: float, *, stream: bool = False) -> Any:
+    async def scenario(
+        slm_delay_s: float, llm_delay_s: float, *, after_s: float = 0.03, stream: bool = False
+    ) -> Any:
         async with both() as models:
             models.slm.delay_s, models.llm.delay_s = slm_delay_s, llm_delay_s
             models.llm.text = "card_lost"
-            policy = {"name": "hedge", "hedge_after_s": 0.03}
+            policy = {"name": "hedge", "hedge_after_s": after_s}
             async with router(models, policy=policy) as opened:
                 answer = await opened.answer(request(stream=stream))
                 text = streamed_text(await drained(answer)) if answer.stream else said(answer)
@@ -178,13 +180,13 @@ def test_a_hedge_takes_whichever_answers_first() -> None:
                 gone = (models.slm.cancelled, models.llm.cancelled)
                 return text, answer.facts.reason, both_asked, gone
 
-    fast = asyncio.run(scenario(0, 0))
+    fast = asyncio.run(scenario(0, 0, after_s=10))
     assert fast == ("refund_status", "accepted", (1, 0), (0, 0))
-    slow_small = asyncio.run(scenario(0.4, 0))
+    slow_small = asyncio.run(scenario(5, 0))
     assert slow_small == ("card_lost", "hedge", (1, 1), (1, 0))
-    slow_large = asyncio.run(scenario(0.1, 0.4))
+    slow_large = asyncio.run(scenario(0.1, 5))
     assert slow_large == ("refund_status", "accepted", (1, 1), (0, 1))
-    streamed = asyncio.run(scenario(0.4, 0, stream=True))
+    streamed = asyncio.run(scenario(5, 0, stream=True))
     assert streamed == ("card_lost", "hedge", (1, 1), (1, 0))
 
 

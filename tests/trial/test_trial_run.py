@@ -70,6 +70,7 @@ def report(pair: tuple[FakeEndpoint, FakeEndpoint], folder: Path) -> TrialReport
         )
 
 
+@pytest.mark.live
 def test_a_whole_trial_measures_what_the_pair_is(report: TrialReport) -> None:
     """Nine in ten easy: a tenth is handed up, and the large model is right on it."""
     router = report.measurements["router"]
@@ -85,6 +86,7 @@ def test_a_whole_trial_measures_what_the_pair_is(report: TrialReport) -> None:
     assert 0.4 < report.threshold.threshold <= 0.97
 
 
+@pytest.mark.live
 def test_the_projection_is_written_before_the_load(report: TrialReport) -> None:
     assert report.projection_written_epoch_s is not None
     assert report.load_began_epoch_s is not None
@@ -94,6 +96,7 @@ def test_the_projection_is_written_before_the_load(report: TrialReport) -> None:
             ("llm_only", "cost_usd_per_request")} <= compared  # fmt: skip
 
 
+@pytest.mark.live
 def test_money_is_what_the_two_prices_make_it(report: TrialReport) -> None:
     """e of the answers cost 0.00001 + 0.001, the others 0.00001."""
     router, large = report.measurements["router"], report.measurements["llm_only"]
@@ -106,12 +109,14 @@ def test_money_is_what_the_two_prices_make_it(report: TrialReport) -> None:
     assert report.advice.architecture == "hybrid"
 
 
+@pytest.mark.live
 def test_what_was_wrong_is_shown_piece_by_piece(report: TrialReport) -> None:
     pieces = [one.piece for one in report.attributions]
     assert "escalation rate" in pieces
     assert pieces[-1] == "all of them together"
 
 
+@pytest.mark.live
 def test_the_key_is_found_nowhere(
     report: TrialReport, pair: tuple[FakeEndpoint, FakeEndpoint], folder: Path
 ) -> None:
@@ -123,6 +128,7 @@ def test_the_key_is_found_nowhere(
         assert KEY.encode() not in file.read_bytes(), file.name
 
 
+@pytest.mark.live
 def test_a_trial_comes_out_of_its_store_again(report: TrialReport, folder: Path) -> None:
     import pandas as pd
 
@@ -143,6 +149,7 @@ def test_a_trial_comes_out_of_its_store_again(report: TrialReport, folder: Path)
         export_requests(store, report.trial, folder / "all.xlsx")
 
 
+@pytest.mark.live
 def test_the_html_report_stands_alone(report: TrialReport) -> None:
     text = html_report(report)
 
@@ -152,6 +159,7 @@ def test_the_html_report_stands_alone(report: TrialReport) -> None:
     assert f"{report.measurements['router'].requests.total:,} scheduled" in text
 
 
+@pytest.mark.live
 def test_a_trial_that_is_stopped_is_judged_as_it_stands(
     pair: tuple[FakeEndpoint, FakeEndpoint], tmp_path: Path
 ) -> None:
@@ -254,6 +262,7 @@ def test_endpoints_are_checked_with_a_remedy_a_line() -> None:
         assert "\n" not in findings[-1].text
 
 
+@pytest.mark.live
 def test_the_command_prints_one_document_and_says_whether_a_requirement_failed(
     pair: tuple[FakeEndpoint, FakeEndpoint],
     tmp_path: Path,

@@ -12,10 +12,9 @@ from advisor.calibrate.bench.law import Steps
 from advisor.calibrate.bench.points import Point, Shape
 from advisor.calibrate.bench.served import Server, quantiles_ms, statistics
 from advisor.calibrate.bench.session import Session, utc_now
-from advisor.calibrate.bench.target import Target
+from advisor.calibrate.bench.target import Target, sustainable_per_s
 from advisor.calibrate.served import measured
 from advisor.physics.step_cost import StepCost
-from advisor.serving.capacity import saturated_throughput
 from advisor.serving.simulate import simulate_engine
 from advisor.serving.workload import Requests
 
@@ -130,9 +129,9 @@ def _load(
     cost = session.belief.step_cost(
         max_tokens=settings.max_num_batched_tokens, max_seqs=settings.max_num_seqs
     )
-    sustained = sustainable_per_s(target, cost)
+    sustained = sustainable_per_s(target.requests, cost, settings, target.kv_blocks)
     rate = float(f"{share * sustained:.3g}")
-    seconds = float(np.clip(0.4 * session.left_s(), 8.0, 60.0))
+    seconds = float(np.clip(0.4 * session.left_s(), 8.0, 40.0))
     count = int(np.clip(rate * seconds, FEWEST, MOST))
     requests = requests_at(target, rate, count)
     shape = Shape(
@@ -219,13 +218,6 @@ def requests_at(target: Target, rate_per_s: float, count: int) -> Requests:
         cached_tokens=np.zeros(len(some), dtype=np.int64),  # every prompt sent is new
         prompt_key=None,
     )
-
-
-def sustainable_per_s(target: Target, cost: StepCost) -> float:
-    """Requests a second that one engine completes with a full queue."""
-    some = target.requests.select(slice(0, 400))
-    burst = replace(some, arrival_s=np.zeros(len(some)))
-    return saturated_throughput(cost, target.settings, target.kv_blocks, burst)
 
 
 def predict_load(

@@ -17,12 +17,12 @@ from advisor.calibrate.bench.loads import (
     RATES,
     predict_load,
     requests_at,
-    sustainable_per_s,
 )
 from advisor.calibrate.bench.noise import times_of
 from advisor.calibrate.bench.points import EngineFacts, Point, Shape
 from advisor.calibrate.bench.served import Sent, Server, statistics
 from advisor.calibrate.bench.session import End, Outcome, Session, utc_now
+from advisor.calibrate.bench.target import sustainable_per_s
 from advisor.catalog import Catalog
 from advisor.catalog.models import ModelSpec, Precision
 from advisor.errors import InputError
@@ -218,7 +218,8 @@ class _Remote:
             max_tokens=target.settings.max_num_batched_tokens,
             max_seqs=target.settings.max_num_seqs,
         )
-        rate = float(f"{share * sustainable_per_s(target, cost):.3g}")
+        sustained = sustainable_per_s(target.requests, cost, target.settings, target.kv_blocks)
+        rate = float(f"{share * sustained:.3g}")
         requests = requests_at(target, rate, count)
         shape = Shape(
             kind="load",

@@ -13,7 +13,7 @@ from advisor.calibrate.served import measured
 from advisor.catalog.fits import interval_90
 from advisor.errors import DoesNotFitError
 from advisor.physics.step_cost import StepCost
-from advisor.serving.capacity import saturated_throughput
+from advisor.serving.capacity import LEAST_REQUESTS, saturated_throughput
 from advisor.serving.engine import EngineSettings
 from advisor.serving.lengths import Fixed
 from advisor.serving.simulate import simulate_engine
@@ -131,8 +131,7 @@ def target_of(
     )
     drawn = workload.draw(count=REQUESTS, seed=0, prefix_caching=settings.enable_prefix_caching)
     drawn = within(drawn, facts.max_model_len)
-    burst = replace(drawn.select(slice(0, 400)), arrival_s=np.zeros(min(400, len(drawn))))
-    sustained = saturated_throughput(cost, settings, blocks, burst)
+    sustained = sustainable_per_s(drawn, cost, settings, blocks)
     wanted = task.traffic.peak_rate_per_s if task else np.inf
     rate = min(wanted, LOADED * sustained)
     scaled = replace(drawn, arrival_s=drawn.arrival_s * drawn.offered_rate_per_s / rate)
@@ -145,6 +144,26 @@ def target_of(
         overhead_s=overhead_s,
         overhead_log_sd=overhead_log_sd,
     )
+
+
+def sustainable_per_s(
+    requests: Requests, cost: StepCost, settings: EngineSettings, kv_blocks: int
+) -> float:
+    """Requests a second that one engine completes with a full queue.
+
+    The queue repeats the requests until the batch has been filled a dozen times.
+    """
+    tokens = float((requests.input_tokens + requests.output_tokens / 2).mean())
+    held = kv_blocks * settings.block_size / tokens
+    count = max(LEAST_REQUESTS, int(12 * min(settings.max_num_seqs, held)))
+    index = np.arange(count) % len(requests)
+    burst = Requests(
+        arrival_s=np.zeros(count),
+        input_tokens=requests.input_tokens[index],
+        output_tokens=requests.output_tokens[index],
+        cached_tokens=requests.cached_tokens[index],
+    )
+    return saturated_throughput(cost, settings, kv_blocks, burst)
 
 
 def settings_of(facts: EngineFacts) -> EngineSettings:

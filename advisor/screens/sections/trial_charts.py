@@ -13,6 +13,15 @@ from advisor.trial.progress import Progress, SharePoint
 from advisor.trial.projection import Figure
 
 HEIGHT = 260
+SECONDS = "Seconds since the load began"
+LOG = alt.Scale(type="log", nice=False, padding=12)
+LOG_AXIS = alt.Axis(
+    format=",~g", values=[m * 10**k for k in range(-1, 6) for m in (1, 2, 5)], labelOverlap=True
+)
+
+LEAST_SEEN = 20
+"""Requests before a running share is drawn: of fewer, the interval is all there is."""
+
 MOST_DOTS = 1500
 """Answers drawn; of more, every so-manieth."""
 
@@ -34,7 +43,7 @@ def latency(progress: Progress) -> None:
         .mark_circle(size=26, opacity=0.6)
         .encode(
             x=_seconds("at"),
-            y=alt.Y("ms:Q", title="E2E latency, ms", scale=alt.Scale(type="symlog", constant=10)),
+            y=alt.Y("ms:Q", title="E2E latency, ms", scale=LOG, axis=LOG_AXIS),
             color=alt.Color("route:N", scale=alt.Scale(domain=names), legend=charts.LEGEND),
             tooltip=[
                 alt.Tooltip("route:N", title="Answered by"),
@@ -88,7 +97,7 @@ def money(progress: Progress) -> None:
         return
     rows = [{"at": at, "usd": 1e6 * usd, "series": "so far"} for at, usd in progress.cost_usd]
     chart = charts.lines(
-        rows, x="at", y="usd", series="series", order=["so far"], x_title="Seconds",
+        rows, x="at", y="usd", series="series", order=["so far"], x_title=SECONDS,
         y_title="Spent, millionths of a dollar" , x_format=",.3~f", height=HEIGHT,
     )  # fmt: skip
     st.altair_chart(chart, width="stretch", alt="Money spent on the answers so far")
@@ -101,7 +110,7 @@ def queue(progress: Progress) -> None:
         return
     rows = [{"at": at, "n": n, "series": "in flight"} for at, n in progress.in_flight]
     chart = charts.lines(
-        rows, x="at", y="n", series="series", order=["in flight"], x_title="Seconds",
+        rows, x="at", y="n", series="series", order=["in flight"], x_title=SECONDS,
         y_title="Requests in flight", x_format=",.3~f", height=HEIGHT,
     )  # fmt: skip
     st.altair_chart(chart, width="stretch", alt="Requests sent and not yet answered, over time")
@@ -115,7 +124,7 @@ def _projected(figure: Figure) -> list[alt.Chart]:
     base = alt.Chart(frame)
     band = base.mark_rect(opacity=0.18, color=charts.ink()).encode(y="low:Q", y2="high:Q")
     line = base.mark_rule(strokeDash=[5, 4], color=charts.ink()).encode(
-        y=alt.Y("value:Q", title="E2E latency, ms"),
+        y=alt.Y("value:Q", title="E2E latency, ms", scale=LOG, axis=LOG_AXIS),
         tooltip=[
             alt.Tooltip("value:Q", title="Projected p95, ms", format=".1f"),
             alt.Tooltip("low:Q", title="from, ms", format=".1f"),
@@ -137,8 +146,9 @@ def _share(
     projected: Figure | None,
     alt_text: str,
 ) -> None:
+    points = [point for point in points if point.requests >= LEAST_SEEN]
     if not points:
-        st.caption("No answer yet.")
+        st.caption(f"Drawn from {LEAST_SEEN} answers on.")
         return
     frame = pd.DataFrame(
         {"at": [p.at_s for p in points], "value": [100 * p.value for p in points],
@@ -175,15 +185,22 @@ def _share(
             legend=None,
         ),
     )  # fmt: skip
-    text = rules.mark_text(align="left", dx=4, dy=-7, color=charts.ink()).encode(
-        x=alt.value(0), y="y:Q", text="what:N"
+    at_left = rules.transform_filter("datum.dash == 'bound'").mark_text(
+        align="left", dx=4, dy=-7, color=charts.ink()
     )
-    chart = charts.layered(area, line, rule, text).properties(height=HEIGHT)
+    at_right = rules.transform_filter("datum.dash == 'projected'").mark_text(
+        align="right", dx=-4, dy=-7, color=charts.ink()
+    )
+    texts = (
+        at_left.encode(x=alt.value(0), y="y:Q", text="what:N"),
+        at_right.encode(x=alt.value("width"), y="y:Q", text="what:N"),
+    )
+    chart = charts.layered(area, line, rule, *texts).properties(height=HEIGHT)
     st.altair_chart(chart, width="stretch", alt=alt_text)
 
 
 def _seconds(name: str) -> alt.X:
     return alt.X(
-        f"{name}:Q", title="Seconds since the load began", axis=alt.Axis(format=",.3~f"),
+        f"{name}:Q", title=SECONDS, axis=alt.Axis(format=",.3~f"),
         scale=alt.Scale(nice=False),
     )  # fmt: skip

@@ -62,10 +62,10 @@ def figures(progress: Progress) -> None:
 
 def live_charts(progress: Progress, task: TaskProfile) -> None:
     """The five charts, two beside each other."""
+    with st.container(border=True):
+        st.subheader("Latency by route")
+        trial_charts.latency(progress)
     with st.grid(2, min_column_width=340):
-        with st.container(border=True):
-            st.subheader("Latency by route")
-            trial_charts.latency(progress)
         with st.container(border=True):
             st.subheader("Escalation")
             trial_charts.escalation(progress, task.constraints.max_escalation_rate)

@@ -53,9 +53,9 @@ def _headline(report: TrialReport) -> None:
         with st.container(horizontal=True, vertical_alignment="center"):
             for verdict in report.verdicts:
                 title, colour, icon = STATES[verdict.state]
-                name = MEASURES[verdict.measure]
+                name = _capital(MEASURES[verdict.measure])
                 st.badge(
-                    f"{name[:1].upper()}{name[1:]}: {title.lower()}",
+                    f"{name}: {title.lower()}",
                     color=colour,
                     icon=f":material/{icon}:",
                 )
@@ -63,7 +63,7 @@ def _headline(report: TrialReport) -> None:
         if not report.valid:
             st.markdown(f":orange[:material/warning: Invalid: {plain(report.invalid_because)}]")
         if report.note:
-            st.caption(plain(report.note))
+            st.caption(plain(_capital(report.note)))
         st.dataframe(
             pd.DataFrame([_verdict_row(report, index) for index in range(len(report.verdicts))]),
             width="stretch",
@@ -93,7 +93,7 @@ def _verdict_row(report: TrialReport, index: int) -> dict[str, str]:
     more = f"{verdict.more_requests:,} more requests" if verdict.more_requests else "–"
     return {
         "Verdict": STATES[verdict.state][0],
-        "Requirement": verdict.requirement,
+        "Requirement": _capital(verdict.requirement),
         "Measured": "–" if measured is None else shown(verdict.measure, measured.value),
         "90 % interval": "–"
         if measured is None
@@ -114,7 +114,7 @@ def _comparisons(report: TrialReport) -> None:
     rows = [
         {
             "": ARM_NAMES[one.arm].capitalize(),
-            "Figure": MEASURES[one.measure],
+            "Figure": _capital(MEASURES[one.measure]),
             "Projected": shown(one.measure, one.projected),
             "Projected, 90 %": f"{shown(one.measure, one.projected_low)} – "
             f"{shown(one.measure, one.projected_high)}",
@@ -191,8 +191,8 @@ def _method(report: TrialReport) -> None:
         load = report.load
         lines.append(
             f"{load.requests:,} requests at {load.rate_per_s:.1f}/s ({settings.arrivals} "
-            f"arrivals), {load.share:.0%} of the {load.sustainable_rate_per_s:.1f}/s that the whole was "
-            "measured to take."
+            f"arrivals), {load.share:.0%} of the {load.sustainable_rate_per_s:.1f}/s that the "
+            "whole was measured to take."
         )
     if report.threshold is not None:
         lines.append(f"Threshold {report.threshold.threshold:.6g}: {report.threshold.basis}.")

@@ -1,0 +1,128 @@
+"""What a GPU host sends back, read here: on output that CPU vLLM 0.32 gave (cut to 5 digits).
+
+`recorded_cpu.jsonl` is the raw file of all stages of calibration/gpu_host/measure.py for the 5M
+model, on two shared cores; its last engine question asks for more than the context on purpose.
+"""
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from bench_points import CHIP
+from stand_in_engine import write_model
+
+from advisor.calibrate.bench.law import Steps
+from advisor.calibrate.bench.outputs import accelerator_text
+from advisor.calibrate.bench.recorded import fit_recorded, points_of, read_raw
+from advisor.calibrate.measurements import read_measurements
+from advisor.catalog import load_catalog
+from advisor.errors import InputError
+
+RAW = Path(__file__).with_name("recorded_cpu.jsonl")
+GPU_HOST = Path(__file__).resolve().parents[3] / "calibration" / "gpu_host"
+
+
+def programme(name: str) -> ModuleType:
+    """A programme of calibration/gpu_host/ as a module."""
+    spec = importlib.util.spec_from_file_location(f"gpu_host_{name}", GPU_HOST / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def recorded() -> list:
+    return points_of(
+        read_raw(RAW), model="tiny", digest="0" * 12, accelerator=CHIP.id, arguments={}
+    )
+
+
+def test_every_question_that_was_answered_is_a_point() -> None:
+    points = recorded()
+
+    assert [point.shape.kind for point in points] == [
+        *("decode", "prefill", "decode", "decode", "prefill", "mixed", "load")
+    ]
+    assert {point.facts.vllm_version for point in points} == {"0.32.0"}
+    assert points[0].basis == "processor time"
+    load = points[-1]
+    assert load.results["requests"] == 15
+    assert load.results["tpot_p50_ms"] > 5
+    assert load.predicted["tpot_p50_ms"] == 6.0, "the prediction travels with the load"
+
+
+def test_recorded_output_becomes_points_coefficients_and_rows(tmp_path: Path) -> None:
+    chip = tmp_path / "chip.yaml"
+    chip.write_text(accelerator_text(CHIP), encoding="utf-8")
+    folder = write_model(tmp_path / "tiny")
+    raw = tmp_path / "raw.jsonl"
+    raw.write_text(RAW.read_text(encoding="utf-8").replace('"tiny"', json.dumps(str(folder))))
+    belief, points = fit_recorded(
+        raw,
+        model=str(folder),
+        accelerator=str(chip),
+        folder=folder,
+        arguments={},
+        weights_dtype="bf16",
+        output=tmp_path / "out.jsonl",
+        catalog=load_catalog(),
+    )
+    steps = [point for point in points if point.shape.kind == "decode"]
+
+    assert belief.median_error < 0.1
+    assert belief.seconds(Steps.of_points(steps)) == pytest.approx(
+        [point.value_s for point in steps], rel=0.3
+    )
+    rows = read_measurements((tmp_path / "out.rows.csv",))
+    assert {row.setup.load for row in rows} == {"steady_batch", "static_batch", "poisson"}
+    assert (tmp_path / "out.fits.json").is_file()
+
+
+def test_raw_results_that_are_none(tmp_path: Path) -> None:
+    other = tmp_path / "raw.jsonl"
+    other.write_text('{"latency": 1}\n', encoding="utf-8")
+    with pytest.raises(InputError, match=r"line 1 of .* is none"):
+        read_raw(other)
+    with pytest.raises(InputError, match="no engine step of absent"):
+        points_of(read_raw(RAW), model="absent", digest="", accelerator="x", arguments={})
+
+
+def test_a_stage_skips_what_is_there_and_mends_a_cut_line(tmp_path: Path) -> None:
+    path = tmp_path / "raw.jsonl"
+    whole = RAW.read_text(encoding="utf-8").splitlines(keepends=True)[:3]
+    path.write_text("".join(whole) + '{"stage": "ste', encoding="utf-8")
+    results = programme("measure").Results(path)
+
+    assert len(results.lines) == 3
+    assert path.read_text(encoding="utf-8") == "".join(whole)
+    assert results.has("steps", "tiny", json.loads(whole[2])["question"])
+    assert not results.has("steps", "tiny", {"ask": "decode", "batch": 999})
+    results.add("steps", "tiny", {"ask": "x"}, answer={"wall_s": [0.1]})
+    assert len(programme("measure").Results(path).lines) == 4
+
+
+def test_a_plan_holds_what_fits_and_predictions_made_beforehand(tmp_path: Path) -> None:
+    prepare = programme("prepare")
+    catalog = load_catalog()
+    spec, chip = catalog.model(prepare.MAIN), catalog.accelerator("H200-SXM")
+    model = prepare.model_plan(spec, chip, "bf16", "0.20.2", main=True)
+    prepare.write_plan([model], tmp_path, catalog.models)
+    plan = json.loads((tmp_path / "plan.json").read_text(encoding="utf-8"))
+    config = json.loads((tmp_path / model["folder"] / "config.json").read_text(encoding="utf-8"))
+
+    assert config["num_hidden_layers"] == 32
+    assert plan["arguments"]["load_format"] == "dummy"
+    decodes = [one for one in model["steps"] if one["ask"] == "decode"]
+    assert max(one["batch"] for one in decodes) == 256
+    assert all(one["batch"] * one["context"] < 860_000 for one in decodes)
+    assert all(one["steps"] >= 32 for one in decodes)
+    rates = [load["rate_per_s"] for load in model["loads"] if load["input_tokens"] == 512]
+    assert len(rates) == 5
+    assert rates == sorted(rates)
+    waits = [load["predicted"]["e2e_p95_ms"] for load in model["loads"][:5]]
+    assert waits == sorted(waits), "a fuller engine is slower"
