@@ -12,6 +12,7 @@ from advisor.errors import InputError
 
 if TYPE_CHECKING:
     from advisor.decide.recommendation import Recommendation
+    from advisor.task import TaskProfile
 
 DESCRIPTION = """\
 Recommend a small model, a large one or a hybrid, with projected quality, p95 latency and
@@ -32,7 +33,10 @@ def add_to(verbs: Verbs) -> None:
         "--labels", type=Path, metavar="LOG.jsonl", help="labelled outputs of your own models"
     )
     parser.add_argument(
-        "--output", type=Path, metavar="DIR", help="also write recommendation.json there"
+        "--output",
+        type=Path,
+        metavar="DIR",
+        help="also write recommendation.json and router.yaml there",
     )
     add_json(parser)
     parser.set_defaults(run=run)
@@ -54,7 +58,7 @@ def run(arguments: argparse.Namespace) -> int:
     ensure_compiled(say)
     found = recommend(task, labels=arguments.labels)
     if arguments.output is not None:
-        _write(found, arguments.output)
+        _write(found, task, arguments.output)
     if arguments.json:
         print_json(found)
     else:
@@ -72,8 +76,14 @@ def _require_folder(folder: Path) -> None:
         raise InputError(f"--output {folder}: no folder there: {error.strerror}") from None
 
 
-def _write(found: Recommendation, folder: Path) -> None:
-    path = folder / "recommendation.json"
-    with writing(path, option="--output") as file:
-        file.write(json_text(found) + "\n")
-    say(f"written: {path}")
+def _write(found: Recommendation, task: TaskProfile, folder: Path) -> None:
+    """The recommendation, and the router that runs it where there is something to run."""
+    texts = {"recommendation.json": json_text(found) + "\n"}
+    if found.chosen is not None:
+        from advisor.export.router_configuration import router_file
+
+        texts["router.yaml"] = router_file(found, task)
+    for name, text in texts.items():
+        with writing(folder / name, option="--output") as file:
+            file.write(text)
+        say(f"written: {folder / name}")

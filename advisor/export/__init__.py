@@ -1,0 +1,1 @@
+"""What a recommendation is deployed with: files that other programmes read."""
