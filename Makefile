@@ -38,7 +38,7 @@ check: $(DEV) ## lint, formatting and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-live: install ## build the wheel and use it from an empty environment
+live: install ## what starts real servers: the router, the trial, the wheel elsewhere
 	$(BIN)/python -m pytest -m live tests
 
 browser: install chromium ## drive the app in headless Chromium

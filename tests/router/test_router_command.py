@@ -16,6 +16,8 @@ from typing import Any
 import pytest
 import yaml
 
+pytestmark = pytest.mark.live
+
 
 class SlowModel(BaseHTTPRequestHandler):
     """Answers after half a second."""

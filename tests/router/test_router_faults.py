@@ -22,6 +22,8 @@ from routing import (
 from advisor.router.answers import Answer
 from advisor.router.router import Router
 
+pytestmark = pytest.mark.live
+
 FAULTS: tuple[Fault, ...] = tuple(fault for fault in get_args(Fault) if fault)
 
 POLICIES: dict[str, dict[str, Any]] = {

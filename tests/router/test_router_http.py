@@ -15,6 +15,8 @@ from advisor.router.config import ConfigurationError, RouterConfig
 from advisor.router.server import build_app
 from advisor.router.serving import server_for
 
+pytestmark = pytest.mark.live
+
 CHAT = "/v1/chat/completions"
 
 
