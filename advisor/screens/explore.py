@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+from typing import TypeVar
+
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 from advisor.catalog import Precision, load_catalog
 from advisor.documents import validate
 from advisor.errors import InputError
 from advisor.physics.deployment import Deployment
+from advisor.records import Record
 from advisor.screens.formatting import plain
 from advisor.screens.sections import attention, claims, compute, kv_cache, memory_fit, step_time
 
@@ -21,40 +26,59 @@ TABS = {
 }
 
 
+Spec = TypeVar("Spec", bound=Record)
+
+
+def _named(
+    box: DeltaGenerator,
+    label: str,
+    known: Iterable[str],
+    read: Callable[[str], Spec],
+    *,
+    start: str,
+    accepts: str,
+) -> Spec | None:
+    """What a name or a path stands for; None, with a line below the control, where nothing."""
+    names = list(known)
+    with box:
+        name = st.selectbox(
+            label,
+            names,
+            index=names.index(start),
+            key=f"explore.{label.lower()}",
+            persist_state="session",
+            accept_new_options=True,
+            help=accepts,
+        )
+        try:
+            return read(str(name))
+        except InputError as error:
+            st.caption(f":red[{plain(str(error))}]")
+            return None
+
+
 def chosen_deployment() -> Deployment | None:
     """Controls for one deployment; None, with a line beside the control, where it cannot exist."""
     catalog = load_catalog()
     model_box, accelerator_box, weights_box, cache_box, parallel_box = st.columns([3, 2, 1, 1, 1])
-    with model_box:
-        name = st.selectbox(
-            "Model",
-            list(catalog.models),
-            index=list(catalog.models).index("meta-llama/Meta-Llama-3.1-8B-Instruct"),
-            key="explore.model",
-            persist_state="session",
-            accept_new_options=True,
-            help="A catalogue model, or the path of a config.json.",
-        )
-        try:
-            model = catalog.model(str(name))
-        except InputError as error:
-            st.caption(f":red[{plain(str(error))}]")
-            return None
-    with accelerator_box:
-        chip = st.selectbox(
-            "Accelerator",
-            list(catalog.accelerators),
-            index=list(catalog.accelerators).index("H100-SXM"),
-            key="explore.accelerator",
-            persist_state="session",
-            accept_new_options=True,
-            help="A catalogue accelerator, or the path of a YAML file with one.",
-        )
-        try:
-            accelerator = catalog.accelerator(str(chip))
-        except InputError as error:
-            st.caption(f":red[{plain(str(error))}]")
-            return None
+    model = _named(
+        model_box,
+        "Model",
+        catalog.models,
+        catalog.model,
+        start="meta-llama/Meta-Llama-3.1-8B-Instruct",
+        accepts="A catalogue model, or the path of a config.json.",
+    )
+    accelerator = _named(
+        accelerator_box,
+        "Accelerator",
+        catalog.accelerators,
+        catalog.accelerator,
+        start="H100-SXM",
+        accepts="A catalogue accelerator, or the path of a YAML file with one.",
+    )
+    if model is None or accelerator is None:
+        return None
     formats: list[Precision] = list(dict.fromkeys((model.published_precision, *model.quantized_to)))
     weights = weights_box.selectbox(
         "Weights", formats, key=f"explore.weights.{model.id}", help="Number format of the linears."
