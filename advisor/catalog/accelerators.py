@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
 from advisor.catalog.dates import Day
@@ -35,6 +37,8 @@ class AcceleratorSpec(Record):
     max_per_node: PositiveInt = 8
     """Largest tensor-parallel group the interconnect joins."""
     tdp_w: PositiveFloat | None = None
+    fits: Path | None = None
+    """File of coefficients measured on it, beside this one; None: those that are shipped."""
     confidence: str = "sourced"
     """`sourced`, or `memory` where figures are recalled and unchecked."""
     source: str = ""

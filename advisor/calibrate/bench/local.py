@@ -17,6 +17,7 @@ from advisor.calibrate.bench.engine import START_TIMEOUT_S, Engine, environment
 from advisor.calibrate.bench.hardware import (
     accelerator_for,
     accelerator_id,
+    other_cores,
     processor_as_accelerator,
     this_machine,
     usable_cores,
@@ -64,6 +65,8 @@ class LocalRun:
     """Measured whatever they bring, in this order; then as the target wants."""
     serve: bool = True
     """Also measure it behind HTTP."""
+    load_repeats: int = 1
+    """How often each open loop is sent."""
     kv_cache_gib: int | None = None
 
 
@@ -181,7 +184,9 @@ class _Work:
         quantized = self.checkpoint.spec.published_precision
         if quantized not in ("bf16", "fp16"):
             weights = quantized
-        self.session.begin(facts, (accelerator, weights), self.checkpoint.spec)
+        self.session.begin(
+            facts, model=self.checkpoint.spec, accelerator=accelerator, weights_dtype=weights
+        )
 
     def _facts(self, told: Mapping[str, Any]) -> EngineFacts:
         machine = this_machine()
@@ -268,7 +273,7 @@ class _Work:
             left = session.left_s() - (1 - share) * (session.budget_s - begun)
             if left <= 0:
                 return "budget spent"
-            _, gradient = session.target.slopes(session.belief)
+            _, gradient, _ = session.target.slopes(session.belief)
             choice = next_point(
                 session.belief,
                 gradient,
@@ -323,6 +328,7 @@ class _Work:
             model=str(self.checkpoint.folder),
             arguments=self.arguments,
             variables=self.variables,
+            beside=[] if self.on_gpu else other_cores(self.cores),
             log=session.files.log,
         ) as server:
             measure_server(
@@ -330,6 +336,7 @@ class _Work:
                 server.url,
                 vocabulary=self.checkpoint.spec.vocab_size,
                 cpu_s=server.cpu_s,
+                repeats=self.run.load_repeats,
             )
 
 

@@ -60,7 +60,7 @@ def write_outputs(
     """Write them all.
 
     Args:
-        own_accelerator: the accelerator is not in the catalogue, so that it needs a file.
+        own_accelerator: the accelerator is not in the catalogue, so that rows name its file.
 
     Raises:
         InputError: they cannot be written.
@@ -68,8 +68,8 @@ def write_outputs(
     accelerator = belief.law.deployment.accelerator
     named = str(files.accelerator) if own_accelerator else accelerator.id
     try:
-        if own_accelerator:
-            files.accelerator.write_text(accelerator_text(accelerator), encoding="utf-8")
+        measured = accelerator.model_copy(update={"fits": Path(files.fits.name)})
+        files.accelerator.write_text(accelerator_text(measured), encoding="utf-8")
         write_fit(fit_with(shipped, belief), files.fits)
         rows = [row for point in points if (row := row_of(point, accelerator=named))]
         write_measurements(rows, files.rows)

@@ -24,7 +24,7 @@ from advisor.calibrate.bench.served import Sent, Server, statistics
 from advisor.calibrate.bench.session import End, Outcome, Session, utc_now
 from advisor.calibrate.bench.target import sustainable_per_s
 from advisor.catalog import Catalog
-from advisor.catalog.models import ModelSpec, Precision
+from advisor.catalog.models import ModelSpec
 from advisor.errors import InputError
 from advisor.serving.engine import vllm_defaults
 
@@ -83,8 +83,9 @@ def run_remote(run: RemoteRun, session: Session, catalog: Catalog) -> Outcome | 
         prefix_caching=bool(asked.get("enable_prefix_caching", True)),
         machine=machine,
     )
-    weights: Precision = spec.published_precision
-    session.begin(facts, (accelerator, weights), spec)
+    session.begin(
+        facts, model=spec, accelerator=accelerator, weights_dtype=spec.published_precision
+    )
     own = run.accelerator is not None and run.accelerator.endswith((".yaml", ".yml"))
     try:
         ended = _Remote(run, session, server, spec).measure()

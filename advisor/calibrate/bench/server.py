@@ -8,12 +8,12 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from advisor.calibrate.bench.engine import cause_in, end_process
+from advisor.calibrate.bench.engine import cause_in, end_process, pinned
 from advisor.errors import InputError
 
 START_TIMEOUT_S = 600.0
@@ -29,6 +29,7 @@ class VllmServer:
         model: str,
         arguments: Mapping[str, Any],
         variables: Mapping[str, str],
+        beside: Sequence[int],
         log: Path,
     ) -> None:
         self.log = log
@@ -43,8 +44,8 @@ class VllmServer:
             *([] if has_tokenizer(Path(model)) else ["--skip-tokenizer-init"]),
             *command_line(arguments),
         ]
-        # vLLM binds the worker's threads itself; its other processes take what cores are left.
-        self._command = command
+        # vLLM binds the worker's threads itself; what listens and schedules stays beside them.
+        self._command = pinned(command, beside, on_gpu=not beside)
         self._variables = dict(variables)
         self.process: subprocess.Popen[bytes] | None = None
 

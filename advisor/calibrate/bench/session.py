@@ -19,7 +19,7 @@ from advisor.calibrate.bench.points import STEPS, EngineFacts, Point, PointFile,
 from advisor.calibrate.bench.target import Interval, Target, interval_text, target_of
 from advisor.catalog.accelerators import AcceleratorSpec
 from advisor.catalog.fits import FitFile, load_fits
-from advisor.catalog.models import Precision
+from advisor.catalog.models import ModelSpec, Precision
 from advisor.errors import DoesNotFitError
 from advisor.physics.deployment import Deployment
 from advisor.physics.engine import engine_generation
@@ -56,7 +56,7 @@ class Comparison(Record):
     requests: NonNegativeInt
     predicted_ms: dict[str, float]
     as_shared_ms: dict[str, float]
-    """Predicted for the machine as slow as a lone request found it just before."""
+    """Predicted for the machine as slow as streams found it just before."""
     measured_ms: dict[str, float]
     errors: dict[str, float]
     """predicted/measured − 1."""
@@ -112,7 +112,7 @@ class Session:
     budget_s: float
     task: TaskProfile | None = None
     fits: Path | None = None
-    precision: float = 0.05
+    precision: float = 0.1
     """Half-width of the target's interval, as a share, that is narrow enough."""
     tell: Callable[[Update], None] = lambda update: None
     stop: threading.Event = field(default_factory=threading.Event)
@@ -164,18 +164,19 @@ class Session:
         return self.budget_s - self.spent_s
 
     def begin(
-        self, facts: EngineFacts, deployed: tuple[AcceleratorSpec, Precision], spec: object
+        self,
+        facts: EngineFacts,
+        *,
+        model: ModelSpec,
+        accelerator: AcceleratorSpec,
+        weights_dtype: Precision,
     ) -> None:
         """Set what is measured, and start from what the file holds of it."""
-        from advisor.catalog.models import ModelSpec
-
-        assert isinstance(spec, ModelSpec)
-        accelerator, weights = deployed
         self.facts = facts
         deployment = Deployment(
-            model=spec,
+            model=model,
             accelerator=accelerator,
-            weights_dtype=weights,
+            weights_dtype=weights_dtype,
             tensor_parallel=int(facts.arguments.get("tensor_parallel_size", 1)),
         )
         generation = engine_generation(facts.vllm_version or None)

@@ -31,7 +31,9 @@ LOADED = 0.6
 DEFAULT_INPUT, DEFAULT_OUTPUT = 256, 64
 """Tokens of a request where no task is given."""
 
-_STEP = 0.05
+_STEP = 0.1
+
+_AROUND = (0.935, 0.9425, 0.95, 0.9575, 0.965)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -61,51 +63,127 @@ class Target:
     overhead_s: float = 0.0
     """What client and HTTP add to a request."""
     overhead_log_sd: float = 0.0
+    extra_step_s: float = 0.0
+    extra_sequence_s: float = 0.0
+    """What a step, and each sequence in it, takes longer behind HTTP than in process: messages
+    between the server's processes, and a stream for every sequence."""
+
+    def served(self, cost: StepCost) -> StepCost:
+        """A step's cost behind HTTP."""
+        sequences = np.arange(len(cost.sample_s))
+        return replace(
+            cost,
+            token_s=cost.token_s + self.extra_step_s,
+            sample_s=cost.sample_s + self.extra_sequence_s * sequences,
+        )
 
     def p95_s(self, cost: StepCost) -> float:
-        """95th percentile of E2E within the engine."""
+        """95th percentile of E2E within the engine: the mean of those close to it."""
         timeline = simulate_engine(
             cost, self.settings, kv_blocks=self.kv_blocks, requests=self.requests
         )
-        return float(np.quantile(measured(timeline).e2e_s, 0.95))
+        return float(np.quantile(measured(timeline).e2e_s, _AROUND).mean())
 
-    def slopes(self, belief: Belief) -> tuple[float, FloatArray]:
-        """p95 within the engine, and ∂ln p95/∂ln c of each active coefficient."""
-        base = self._at(belief, belief.logs)
+    def slopes(self, belief: Belief) -> tuple[float, FloatArray, float]:
+        """p95 within the engine, ∂ln p95/∂ln c of each active coefficient, and ∂ln p95/∂ln T.
+
+        The last says how much longer it is where every step is: more than 1 where requests wait.
+
+        By the parts of a step's cost: Σ_k ∂ln p95/∂ln C_k · ∂ln C_k/∂ln c. The first factors are
+        simulated, the second exact, so that coefficients which stand in for each other inside a
+        part, and only together are known, cancel there.
+        """
+        cost = self._cost(belief, belief.logs)
+        base = self.p95_s(cost)
+        parts = self._parts(cost)
+        weights = np.array([np.log(self.p95_s(part.longer(cost)) / base) for part in parts])
+        weights /= np.log1p(_STEP)
         slopes = np.zeros(len(belief.active))
         for place, index in enumerate(belief.active):
             step = inward(index, belief.logs[index], _STEP)
             moved = belief.logs.copy()
             moved[index] += step
-            slopes[place] = np.log(self._at(belief, moved) / base) / step
-        return base, slopes
+            other = self._cost(belief, moved)
+            ratios = np.array([part.value(other) / part.value(cost) for part in parts])
+            slopes[place] = weights @ np.log(ratios) / step
+        return base, slopes, float(weights.sum())
 
-    def interval(self, belief: Belief, slopes: tuple[float, FloatArray] | None = None) -> Interval:
+    def interval(self, belief: Belief) -> Interval:
         """The p95 that a client sees, with its 90 % interval.
 
-        sd² = (engine's share)²·(gᵀΣg + form²) + (overhead's share)²·sd_o²
+        sd² = (engine's share)²·(gᵀΣg + (form·∂ln p95/∂ln T)²) + (overhead's share)²·sd_o²
         """
-        base, gradient = slopes or self.slopes(belief)
+        base, gradient, elasticity = self.slopes(belief)
         total = base + self.overhead_s
-        engine = np.sqrt(
-            gradient @ belief.covariance @ gradient + (SHAPE_LOG_SD * np.abs(gradient).sum()) ** 2
-        )
+        engine = np.sqrt(gradient @ belief.covariance @ gradient + (SHAPE_LOG_SD * elasticity) ** 2)
         sd = float(np.hypot(base / total * engine, self.overhead_s / total * self.overhead_log_sd))
         low, high = interval_90(total, sd)
         return Interval(total, low, high, sd)
 
-    def with_overhead(self, overhead_s: float, log_sd: float) -> Target:
-        """The same load with another request overhead."""
-        return replace(self, overhead_s=overhead_s, overhead_log_sd=log_sd)
+    def with_overhead(
+        self,
+        overhead_s: float,
+        log_sd: float,
+        *,
+        extra_step_s: float = 0.0,
+        extra_sequence_s: float = 0.0,
+    ) -> Target:
+        """The same load with other overheads."""
+        return replace(
+            self,
+            overhead_s=overhead_s,
+            overhead_log_sd=log_sd,
+            extra_step_s=extra_step_s,
+            extra_sequence_s=extra_sequence_s,
+        )
 
-    def _at(self, belief: Belief, logs: FloatArray) -> float:
-        return self.p95_s(
+    def _cost(self, belief: Belief, logs: FloatArray) -> StepCost:
+        return self.served(
             belief.cost_at(
                 logs,
                 max_tokens=self.settings.max_num_batched_tokens,
                 max_seqs=self.settings.max_num_seqs,
             )
         )
+
+    def _parts(self, cost: StepCost) -> list[_Part]:
+        """Parts of a step's cost: the tables around powers of four, and each rate."""
+        parts = [
+            _Part(name, knot)
+            for name, most in (
+                ("token_s", self.settings.max_num_batched_tokens),
+                ("sample_s", self.settings.max_num_seqs),
+            )
+            for knot in (4**power for power in range(10))
+            if knot <= most
+        ]
+        parts += [
+            _Part(name)
+            for name in ("kv_s", "prefill_s", "mixed_s", "window_kv_s", "window_prefill_s")
+        ]
+        return [part for part in parts if part.value(cost) > 0]
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """A rate of a step's cost, or its table around one size."""
+
+    name: str
+    knot: int = 0
+
+    def value(self, cost: StepCost) -> float:
+        """Seconds of the part."""
+        found = getattr(cost, self.name)
+        return float(found[self.knot] if self.knot else found)
+
+    def longer(self, cost: StepCost) -> StepCost:
+        """The cost with this part `_STEP` longer; a table by a hat over log size."""
+        found = getattr(cost, self.name)
+        if not self.knot:
+            return replace(cost, **{self.name: found * (1 + _STEP)})
+        size = np.maximum(np.arange(len(found)), 1)
+        distance = np.abs(np.log(size / self.knot)) / np.log(4)
+        return replace(cost, **{self.name: found * (1 + _STEP * np.clip(1 - distance, 0, None))})
 
 
 def target_of(

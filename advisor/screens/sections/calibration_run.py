@@ -58,36 +58,35 @@ def _missing() -> str | None:
 
 
 def _controls(*, running: bool) -> None:
-    left, middle, right = st.columns([3, 2, 1.4], vertical_alignment="bottom")
-    left.text_input(
+    model, settings = st.columns(2)
+    model.text_input(
         "Model",
         value=FIRST_MODEL,
         key="calibration.run.model",
         disabled=running,
         help="A name of the catalogue, or a folder with a config.json; weights are not needed.",
     )
-    middle.select_slider(
-        "Time",
-        BUDGETS_MIN,
-        value=5,
-        key="calibration.run.budget",
-        format_func=lambda minutes: f"{minutes} min",
-        disabled=running,
-        help="It ends sooner when the interval is narrower than ±5 %.",
-    )
-    if running:
-        right.button("Stop", icon=":material/stop:", on_click=_stop, width="stretch")
-    else:
-        right.button(
-            "Start", icon=":material/play_arrow:", type="primary", on_click=_start, width="stretch"
-        )
-    left.text_input(
+    settings.text_input(
         "vLLM settings",
         value="max_model_len=2048,max_num_seqs=32",
         key="calibration.run.arguments",
         disabled=running,
         help="As vLLM names them, e.g. enforce_eager=true,dtype=float32.",
     )
+    time, button = st.columns([3, 1], vertical_alignment="bottom")
+    time.select_slider(
+        "Time",
+        BUDGETS_MIN,
+        value=5,
+        key="calibration.run.budget",
+        format_func=lambda minutes: f"{minutes} min",
+        disabled=running,
+        help="It ends sooner when the interval is narrower than ±10 %.",
+    )
+    if running:
+        button.button("Stop", icon=":material/stop:", on_click=_stop, width="stretch")
+    else:
+        button.button("Start", icon=":material/play_arrow:", on_click=_start, width="stretch")
     problem = st.session_state.pop("calibration.run.problem", None)
     if problem:
         st.markdown(f":red[:material/error: {plain(problem)}]")
@@ -305,7 +304,7 @@ def _result(outcome: Outcome) -> None:
         rows = [
             {
                 "Load, requests/s": load.rate_per_s,
-                "Figure": name.removesuffix("_ms").replace("_", " ").upper().replace("P", "p"),
+                "Figure": _titled(name),
                 "Predicted before, ms": load.predicted_ms[name],
                 "Machine as shared then, ms": load.as_shared_ms.get(name),
                 "Measured, ms": load.measured_ms[name],
@@ -345,3 +344,9 @@ def _result(outcome: Outcome) -> None:
                 on_click="ignore",
                 width="stretch",
             )
+
+
+def _titled(name: str) -> str:
+    """`tpot_p50_ms` as people write it: TPOT p50."""
+    quantity, statistic, _ = name.split("_")
+    return f"{quantity.upper()} {statistic}"
