@@ -176,7 +176,6 @@ PRIOR = FitFile(
 """Used where there is no file of fits."""
 
 
-@lru_cache(maxsize=8)
 def load_fits(path: Path | None = None) -> FitFile:
     """A fit from its file; the shipped one, or the physical priors, where none is named.
 
@@ -187,6 +186,13 @@ def load_fits(path: Path | None = None) -> FitFile:
         path = DEFAULT_FITS
         if not path.is_file():
             return PRIOR
+    changed_ns = path.stat().st_mtime_ns if path.is_file() else 0
+    return _fits_of(path, changed_ns)
+
+
+@lru_cache(maxsize=8)
+def _fits_of(path: Path, changed_ns: int) -> FitFile:
+    """A file as it was when it was last changed: a run of benchmarks writes it again and again."""
     return validate(FitFile, read_json(path, what="fits"), what=f"fits {path.name}")
 
 
