@@ -21,14 +21,14 @@ from advisor.trial.calibration import EndpointCalibration, calibrate_endpoint, t
 from advisor.trial.choice import PairedRows, choose_threshold
 from advisor.trial.data import TrialRow
 from advisor.trial.early import CERTAIN, EarlyStop
-from advisor.trial.endpoints import Endpoint
+from advisor.trial.endpoints import RISK_HEADER, Endpoint
 from advisor.trial.expectation import Expectation, RouterCost, router_cost
 from advisor.trial.projection import LoadProjection
 from advisor.trial.report import LoadReport, SplitQuality, TrialSettings
 from advisor.trial.router_process import RouterProcess
 from advisor.trial.schedules import scheduled
 from advisor.trial.server_metrics import ServerFigures, figures_between, read_page
-from advisor.trial.session import RISK_HEADER, Session
+from advisor.trial.session import Session
 from advisor.trial.setup import Setup, with_core_price
 
 DEFAULT_LOAD = 0.5
@@ -82,7 +82,11 @@ class Trial:
             InputError: the endpoints or the records fail.
         """
         self._calibrate()
-        with RouterProcess(self._router_config(), keys=self.session.keys) as router:
+        config = self._router_config()
+        self.session.store.put_document(
+            self.session.trial, "router", config.model_dump(mode="json", by_alias=True)
+        )
+        with RouterProcess(config, keys=self.session.keys) as router:
             self._measure_router(router)
             self._project()
             self._load_router(router)

@@ -10,12 +10,15 @@ how a wrong projection is traced to what was wrong in it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from advisor.trial.service import MeasuredService, fifo_finish
+
+STALLED = 4.0
+"""A request that takes so many times the median was not slow: the machine was elsewhere."""
 
 FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
@@ -41,6 +44,25 @@ class Rows:
 
 
 @dataclass(frozen=True, eq=False)
+class Stalls:
+    """Moments in which the whole machine stood still: other work, or a quota of core time.
+
+    They come by the second and not by the request: one asked at a time meets few of them, while of
+    a load everything that is under way does. So they are taken out of the times alone and played on
+    the clock.
+    """
+
+    rate_per_s: float
+    durations_s: FloatArray
+    """Seen in calibration; empty: none was."""
+
+    @classmethod
+    def none(cls) -> Stalls:
+        """A machine that never stands still."""
+        return cls(0.0, np.zeros(0))
+
+
+@dataclass(frozen=True, eq=False)
 class Pieces:
     """What a projection is made of."""
 
@@ -57,6 +79,7 @@ class Pieces:
     """Share that goes straight to the large model (high risk)."""
     speed_log_sd: float = 0.0
     """1-sd of ln(speed now / speed at calibration): how steady the machine was."""
+    stalls: Stalls = field(default_factory=Stalls.none)
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,7 +118,8 @@ def play(pieces: Pieces, sent_s: FloatArray, *, runs: int, seed: int) -> Played:
     direct = rng.random(index.shape) < pieces.direct_share
     escalated = rows.escalate[index] & ~direct
 
-    arrive = np.broadcast_to(sent_s, index.shape)
+    clocks = [_Clock.drawn(rng, pieces.stalls, float(sent_s[-1])) for _ in range(runs)]
+    arrive = np.stack([clock.working(sent_s) for clock in clocks])
     enter = fifo_finish(arrive, np.full(index.shape, pieces.router_hold_s) * speed)
     half = pieces.router_delay_s / 2
     small_done = _tier(pieces.small, enter + half, rows.small_s[index] * speed, ~direct)
@@ -104,14 +128,15 @@ def play(pieces: Pieces, sent_s: FloatArray, *, runs: int, seed: int) -> Played:
     alone = rows.large_s[index] * speed
     large_done = _tier(pieces.large, up, alone, asked)
 
-    end = np.where(asked, large_done, small_done) + half - sent_s
-    decode = (rows.large_s - rows.large_first_s)[index] * speed
-    first = np.where(asked, end - decode, end)
+    ready = np.where(asked, large_done, small_done) + half
+    decode = np.where(asked, (rows.large_s - rows.large_first_s)[index] * speed, 0.0)
+    shown = np.stack([c.wall(one) for c, one in zip(clocks, ready - decode, strict=True)])
+    end = np.stack([clock.wall(one) for clock, one in zip(clocks, ready, strict=True)])
     gaps = np.maximum(rows.large_tokens[index] - 1, 1)
     return Played(
-        ttft_s=first,
-        e2e_s=end,
-        tpot_s=np.where(asked, decode / gaps, 0.0),
+        ttft_s=shown - sent_s,
+        e2e_s=end - sent_s,
+        tpot_s=(end - shown) / gaps,
         escalated=escalated,
         direct=direct,
     )
@@ -138,6 +163,56 @@ def play_alone(
     nothing = np.zeros(index.shape, dtype=np.bool_)
     gaps = np.maximum(tokens[index] - 1, 1)
     return Played(end - decode, end, decode / gaps, nothing, ~nothing)
+
+
+@dataclass(frozen=True, eq=False)
+class _Clock:
+    """The time that a machine has worked, and the wall's: the first stands still in a stall."""
+
+    begin_s: FloatArray
+    """Of each stall, on the wall."""
+    worked_s: FloatArray
+    """Time worked until then."""
+    lost_s: FloatArray
+    """Shape (stalls + 1,): time lost in the first so many stalls."""
+
+    @classmethod
+    def drawn(cls, rng: np.random.Generator, stalls: Stalls, lasts_s: float) -> _Clock:
+        """A draw of the stalls within a load: a Poisson process on the time worked."""
+        count = rng.poisson(stalls.rate_per_s * lasts_s) if len(stalls.durations_s) else 0
+        worked = np.sort(rng.random(count) * lasts_s)
+        durations = rng.choice(stalls.durations_s, count) if count else np.zeros(0)
+        lost = np.concatenate([[0.0], np.cumsum(durations)])
+        return cls(worked + lost[:-1], worked, lost)
+
+    def working(self, wall_s: FloatArray) -> FloatArray:
+        """Time worked at moments of the wall's clock."""
+        after = np.searchsorted(self.begin_s, wall_s, side="right")
+        if not len(self.begin_s):
+            return wall_s
+        last = np.maximum(after - 1, 0)
+        # Within the stall that began last, the work stands where it stood.
+        ended = wall_s - self.lost_s[after]
+        held = np.maximum(ended, self.worked_s[last])
+        found: FloatArray = np.where(after > 0, held, wall_s)
+        return found
+
+    def wall(self, worked_s: FloatArray) -> FloatArray:
+        """The wall's clock when so much is worked."""
+        found: FloatArray = (
+            worked_s + self.lost_s[np.searchsorted(self.worked_s, worked_s, side="left")]
+        )
+        return found
+
+
+def without_stalls(alone_s: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Times alone without what stalls added to them, and how long those were.
+
+    A time of more than `STALLED` times the median is the median and a stall.
+    """
+    median = float(np.median(alone_s))
+    stalled = alone_s > STALLED * median
+    return np.where(stalled, median, alone_s), (alone_s - median)[stalled]
 
 
 def _draw(rng: np.random.Generator, rows: int, runs: int, count: int) -> IntArray:

@@ -25,6 +25,9 @@ GRACE_S = 10.0
 
 STOP_GRACE_S = 5.0
 
+TIMES = ("sent_s", "first_token_s", "last_token_s", "end_s")
+"""Of a report, on the clock of its sender."""
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -62,7 +65,7 @@ def run_arm(
     watch: Watch | None = None,
     keys: Mapping[str, str] | None = None,
     keep_answers: bool = True,
-    planned: bool = False,
+    resumed_at_s: float | None = None,
 ) -> ArmResult:
     """Send a plan, each request on record from before it is sent until it ends.
 
@@ -72,16 +75,19 @@ def run_arm(
             returns ends the load.
         keys: values of environment variables for the sender alone.
         keep_answers: whether the records hold what was answered.
-        planned: whether the requests are in the store already (a trial that is resumed).
+        resumed_at_s: of an arm that goes on where it was cut off: its requests are in the store,
+            and the plan's second 0 is this one on the arm's clock. None: an arm that begins.
 
     Raises:
         InputError: the records cannot be written (a full disk). What was written stays, and the
             sender is stopped.
     """
+    shift_s = resumed_at_s or 0.0
     planned_records = [
-        RequestRecord(one.number, one.row_id, one.scheduled_s) for one in plan.requests
+        RequestRecord(one.number, one.row_id, _later(one.scheduled_s, shift_s))
+        for one in plan.requests
     ]
-    if not planned:
+    if resumed_at_s is None:
         store.plan(trial, arm, planned_records)
     by_number = {record.number: record for record in planned_records}
     stopped: str | None = None
@@ -91,9 +97,9 @@ def run_arm(
             written = []
             for report in reports:
                 if "began_epoch_s" in report:
-                    store.begin_arm(trial, arm, report["began_epoch_s"])
+                    store.begin_arm(trial, arm, report["began_epoch_s"] - shift_s)
                     continue
-                record = judge(_outcome(by_number[report["number"]], report))
+                record = judge(_outcome(by_number[report["number"]], report, shift_s))
                 written.append(record if keep_answers else replace(record, answer=None))
             if written:
                 store.record(trial, arm, written)
@@ -107,10 +113,17 @@ def run_arm(
     return ArmResult(store.requests(trial, arm), stopped)
 
 
-def _outcome(record: RequestRecord, report: dict[str, Any]) -> Outcome:
+def _outcome(record: RequestRecord, report: dict[str, Any], shift_s: float) -> Outcome:
     logprobs = report.pop("logprobs", None)
+    for name in TIMES:
+        if name in report:
+            report[name] += shift_s
     ended = replace(record, **report)
     return Outcome(ended, {"content": logprobs} if logprobs else None)
+
+
+def _later(time_s: float | None, by_s: float) -> float | None:
+    return None if time_s is None else time_s + by_s
 
 
 class _Process:

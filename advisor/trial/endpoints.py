@@ -91,6 +91,15 @@ class EndpointFinding:
     text: str
 
 
+RISK_HEADER = "x-advisor-risk"
+"""Carries a row's risk to the router; nothing else reads it."""
+
+
+def risk_headers(row: TrialRow) -> dict[str, str]:
+    """Headers that tell the router of a row's risk."""
+    return {RISK_HEADER: row.risk} if row.risk else {}
+
+
 def body_of(row: TrialRow, task: TaskProfile, *, logprobs: bool) -> dict[str, Any]:
     """The chat completion that asks a row.
 

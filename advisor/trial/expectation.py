@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from advisor.trial.calibration import EndpointCalibration
-from advisor.trial.cascade import Pieces, Rows, play, play_alone
+from advisor.trial.cascade import Pieces, Rows, Stalls, play, play_alone, without_stalls
 from advisor.trial.choice import PairedRows, ThresholdChoice
 from advisor.trial.projection import RUNS, Figure, LoadProjection, resampled, summarize
 from advisor.trial.records import RequestRecord
@@ -67,13 +67,17 @@ class Expectation:
         assert self.router is not None
         small, large = self.paired.small, self.paired.large
         slower, slower_up = self.speed("slm", share), self.speed("llm", share)
-        _, small_s = self.slm.times(small)
-        large_first_s, large_s = self.llm.times(large)
+        _, small_alone_s = self.slm.times(small)
+        large_first_s, large_alone_s = self.llm.times(large)
+        small_s, below = without_stalls(small_alone_s)
+        large_s, above = without_stalls(large_alone_s)
+        observed_s = float(small_alone_s.sum() + large_alone_s.sum())
+        durations_s = np.concatenate([below, above])
         delay_s = max(self.router.accepted_s - self.router.hold_s, 0.0)
         return Pieces(
             rows=Rows(
                 small_s=small_s * slower,
-                large_first_s=large_first_s * slower_up,
+                large_first_s=np.minimum(large_first_s, large_s) * slower_up,
                 large_s=large_s * slower_up,
                 large_tokens=tokens_of(large),
                 escalate=self.paired.escalated(self.choice.threshold),
@@ -85,6 +89,7 @@ class Expectation:
             router_delay_up_s=max(self.router.escalated_s, 0.0),
             direct_share=self.direct_share,
             speed_log_sd=self.speed_log_sd,
+            stalls=Stalls(len(durations_s) / observed_s, durations_s),
         )
 
     def cascade(self, sent_s: Sequence[float], *, share: float) -> LoadProjection:

@@ -92,6 +92,7 @@ def run_trial(
         TrialStore(records or default_path()) as store,
     ):
         trial = store.begin(task.name, settings.model_dump(mode="json"))
+        store.put_document(trial, "task", task.to_mapping())
         try:
             if on_begin is not None:
                 on_begin(trial)

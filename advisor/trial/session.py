@@ -11,14 +11,11 @@ from typing import Any
 from advisor.task import TaskProfile
 from advisor.trial.data import TrialRow
 from advisor.trial.driver import ArmResult, Outcome, Watch, run_arm
-from advisor.trial.endpoints import body_of
+from advisor.trial.endpoints import body_of, risk_headers
 from advisor.trial.judging import Judging, Price
 from advisor.trial.plan import DEFAULT_TIMEOUT_S, LoadPlan, PlannedRequest
 from advisor.trial.records import ArmName, RequestRecord
 from advisor.trial.store import TrialStore
-
-RISK_HEADER = "x-advisor-risk"
-"""Carries a row's risk to the router; nothing else reads it."""
 
 Announce = Callable[[str], None]
 
@@ -59,7 +56,8 @@ class Session:
         price: Price | None = None,
         extras: Mapping[str, Any] | None = None,
         watch: Watch | None = None,
-        planned: bool = False,
+        numbers: Sequence[int] | None = None,
+        resumed_at_s: float | None = None,
     ) -> ArmResult:
         """Send rows to one place, each on record.
 
@@ -67,6 +65,8 @@ class Session:
             times_s: when each is sent; None: a closed loop of `concurrency` users.
             price: of the answers that say no cost themselves.
             watch: a reason to end this arm alone.
+            numbers: of the requests in the arm; None: from 0.
+            resumed_at_s: where an arm goes on that was cut off (`run_arm`).
 
         Raises:
             StoppedError: the whole trial was told to end meanwhile.
@@ -77,13 +77,13 @@ class Session:
             model=model,
             requests=[
                 PlannedRequest(
-                    number=number,
+                    number=numbers[place] if numbers is not None else place,
                     row_id=row.id,
                     body={**body_of(row, self.task, logprobs=logprobs), **(extras or {})},
-                    scheduled_s=times_s[number] if times_s is not None else None,
-                    headers={RISK_HEADER: row.risk} if row.risk else {},
+                    scheduled_s=times_s[place] if times_s is not None else None,
+                    headers=risk_headers(row),
                 )
-                for number, row in enumerate(rows)
+                for place, row in enumerate(rows)
             ],
             api_key_env=api_key_env,
             timeout_s=self.timeout_s,
@@ -101,7 +101,7 @@ class Session:
             watch=partial(self._watch, own=watch, ended=ended),
             keys=self.keys,
             keep_answers=self.keep_answers,
-            planned=planned,
+            resumed_at_s=resumed_at_s,
         )
         if ended:
             raise StoppedError(ended[0])

@@ -32,9 +32,13 @@ class FakeEndpoint:
     """Bodies, in order of arrival."""
     seen_headers: list[dict[str, str]] = field(default_factory=list)
     base_url: str = ""
+    transports: set[asyncio.Transport] = field(default_factory=set)
+    """Connections, so that none outlives the test."""
     _one: asyncio.Lock | None = None
 
     async def chat(self, request: web.Request) -> web.StreamResponse:
+        assert request.transport is not None
+        self.transports.add(request.transport)
         body = await request.json()
         self.seen.append(body)
         self.seen_headers.append(dict(request.headers))
@@ -107,13 +111,20 @@ def serving(endpoint: FakeEndpoint) -> Iterator[FakeEndpoint]:
         port = runner.addresses[0][1]
         endpoint.base_url = f"http://127.0.0.1:{port}/v1"
 
+    async def stop() -> None:
+        # Handlers that write to clients who are gone end at once when their connection does.
+        for transport in endpoint.transports:
+            transport.abort()
+        await asyncio.sleep(0.05)
+        await runner.cleanup()
+
     loop.run_until_complete(start())
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()
     try:
         yield endpoint
     finally:
-        asyncio.run_coroutine_threadsafe(runner.cleanup(), loop).result(10)
+        asyncio.run_coroutine_threadsafe(stop(), loop).result(10)
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
         loop.close()

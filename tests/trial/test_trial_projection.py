@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from trial_pair import colour_task
 
-from advisor.trial.cascade import Pieces, Rows, play, play_alone
+from advisor.trial.cascade import Pieces, Rows, Stalls, play, play_alone, without_stalls
 from advisor.trial.choice import PairedRows, choose_threshold
 from advisor.trial.expectation import router_cost
 from advisor.trial.projection import p95_ms, resampled, summarize
@@ -180,3 +180,19 @@ def test_the_router_costs_what_the_same_rows_take_longer_through_it() -> None:
 
     assert (found.accepted_s, found.escalated_s) == pytest.approx((0.002, 0.005))
     assert found.hold_s == 0.0015
+
+
+def test_a_stall_holds_everything_that_is_under_way() -> None:
+    """A machine that stands still for 0.1 s about once in a second: of answers that take 10 ms, a
+    tenth of a second of 1.1 is within a stall, and 0.01 of it just before one."""
+    stalls = Stalls(1.0, np.array([0.1]))
+    sent = np.arange(4000) * 0.5
+    played = play(replace(pieces([False]), stalls=stalls), sent, runs=4, seed=0)
+
+    slow = played.e2e_s > 0.0101
+    assert slow.mean() == pytest.approx(0.11 / 1.1, abs=0.02)
+    assert played.e2e_s[~slow] == pytest.approx(0.010)
+    assert played.e2e_s.max() >= 0.1
+    clean, durations = without_stalls(np.array([0.01, 0.01, 0.01, 0.2]))
+    assert clean.tolist() == [0.01] * 4
+    assert durations.tolist() == pytest.approx([0.19])

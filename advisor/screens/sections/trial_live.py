@@ -5,13 +5,12 @@ from __future__ import annotations
 import streamlit as st
 
 from advisor.errors import AdvisorError
-from advisor.screens import scenario
 from advisor.screens.formatting import count, milliseconds, percent, plain, seconds
 from advisor.screens.sections import trial_charts
 from advisor.screens.sections.trial_worker import LiveTrial, records
 from advisor.task import TaskProfile
 from advisor.trial.progress import Progress, progress_of
-from advisor.trial.sandbox import sandbox_task
+from advisor.trial.standing import task_of
 
 STEPS = 9
 """What a trial announces, about; the bar before the router's load counts them."""
@@ -40,7 +39,7 @@ def draw(trial: LiveTrial) -> None:
             st.markdown("\n".join(f"- {plain(step)}" for step in trial.steps) or "–")
     if progress is not None and progress.counts.total:
         figures(progress)
-        live_charts(progress, _task(progress))
+        live_charts(progress, task_of(records(), progress.summary.id))
 
 
 def figures(progress: Progress) -> None:
@@ -105,12 +104,6 @@ def _text(trial: LiveTrial, progress: Progress | None) -> str:
     if left_s <= 0 or not progress.counts.planned:
         return text
     return f"{text}; {count(progress.counts.planned)} left, about {seconds(left_s)}"
-
-
-def _task(progress: Progress) -> TaskProfile:
-    """The task that is being tried: the sandbox's, or the session's."""
-    sandbox = sandbox_task()
-    return sandbox if progress.summary.name == sandbox.name else scenario.current()
 
 
 def _figure(title: str, value: str, note: str) -> None:

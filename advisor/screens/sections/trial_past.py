@@ -13,6 +13,7 @@ from advisor.screens.formatting import plain
 from advisor.trial.exports import compared_trials, export_requests, report_of_trial
 from advisor.trial.records import TrialSummary
 from advisor.trial.report import TrialReport
+from advisor.trial.standing import judge_as_it_stands
 from advisor.trial.store import TrialStore
 from advisor.trial.wording import ARM_NAMES, MEASURES, shown
 
@@ -22,9 +23,10 @@ _SHOWN = "trial.shown"
 def chosen(store: TrialStore, newest: TrialReport | None) -> TrialReport | None:
     """The trial to show: the one picked below, else the one that just ended."""
     picked = st.session_state.get(_SHOWN)
-    if picked is not None and any(one.id == picked for one in store.trials()):
-        return report_of_trial(store, picked) or newest
-    return newest
+    states = {one.id: one.state for one in store.trials()}
+    if picked is None or states.get(picked, "running") == "running":
+        return newest
+    return report_of_trial(store, picked) or judge_as_it_stands(store, picked)
 
 
 def draw(store: TrialStore) -> None:
@@ -88,7 +90,7 @@ def _compare(store: TrialStore, trials: list[str]) -> None:
     second = right.selectbox("Second", trials, index=0, key="trial.second")
     rows = [
         {
-            "": ARM_NAMES[arm].capitalize(),
+            "Arm": ARM_NAMES[arm].capitalize(),
             "Figure": MEASURES[measure],
             first: "–" if one is None else shown(measure, one),
             f"{second} " if second == first else second: "–"

@@ -43,9 +43,8 @@ def draw() -> None:
         with st.container(horizontal=True, vertical_alignment="bottom"):
             share = st.selectbox("Load", list(_LOADS), index=1, key="trial.load", width=240)
             if st.button(
-                "Run the sandbox trial", type="primary", icon=":material/play_arrow:",
-                key="trial.sandbox",
-            ):  # fmt: skip
+                "Run the sandbox trial", icon=":material/play_arrow:", key="trial.sandbox"
+            ):
                 _begin_sandbox(_LOADS[share])
     with st.expander("Your own endpoints", icon=":material/lan:"):
         _own_endpoints(scenario.current())
@@ -163,10 +162,13 @@ def _endpoint(role: Role, fields: dict[str, str]) -> Endpoint:
 
 def _data(task: TaskProfile) -> tuple[TrialRow, ...]:
     """The uploaded rows, previewed and checked."""
-    file = st.file_uploader(
-        "Rows to send (JSONL or CSV): input, optionally expected, risk and type",
-        type=list(SUFFIXES), key="trial.data", max_upload_size=MAX_MB,
-    )  # fmt: skip
+    with st.popover("Upload the rows to send", icon=":material/upload:"):
+        file = st.file_uploader(
+            "JSONL or CSV: input, optionally expected, risk and type",
+            type=list(SUFFIXES),
+            key="trial.data",
+            max_upload_size=MAX_MB,
+        )
     if file is None:
         return ()
     with tempfile.TemporaryDirectory() as folder:

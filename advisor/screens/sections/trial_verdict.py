@@ -8,10 +8,11 @@ import pandas as pd
 import streamlit as st
 
 from advisor.screens.formatting import percent, plain, significant
-from advisor.screens.sections import trial_charts
+from advisor.screens.sections.trial_live import live_charts
 from advisor.trial.html_report import html_report
 from advisor.trial.progress import progress_of
 from advisor.trial.report import ArchitectureFigures, TrialReport
+from advisor.trial.standing import task_of
 from advisor.trial.store import TrialStore
 from advisor.trial.verdict import State
 from advisor.trial.wording import ARM_NAMES, MEASURES, error_text, shown
@@ -113,7 +114,7 @@ def _comparisons(report: TrialReport) -> None:
     )
     rows = [
         {
-            "": ARM_NAMES[one.arm].capitalize(),
+            "Arm": ARM_NAMES[one.arm].capitalize(),
             "Figure": _capital(MEASURES[one.measure]),
             "Projected": shown(one.measure, one.projected),
             "Projected, 90 %": f"{shown(one.measure, one.projected_low)} – "
@@ -130,16 +131,7 @@ def _comparisons(report: TrialReport) -> None:
 
 
 def _over_time(report: TrialReport, store: TrialStore) -> None:
-    from advisor.screens.sections.trial_live import live_charts
-    from advisor.trial.sandbox import sandbox_task
-
-    progress = progress_of(store, report.trial)
-    if report.settings.sandbox:
-        live_charts(progress, sandbox_task())
-        return
-    trial_charts.latency(progress)
-    trial_charts.money(progress)
-    trial_charts.queue(progress)
+    live_charts(progress_of(store, report.trial), task_of(store, report.trial))
 
 
 def _attributions(report: TrialReport) -> None:
@@ -152,7 +144,7 @@ def _attributions(report: TrialReport) -> None:
     )
     rows = [
         {
-            "Piece": one.piece,
+            "Piece": _capital(one.piece),
             "Projected as": one.projected_as,
             "Measured as": one.measured_as,
             "E2E p95 then": f"{one.e2e_p95_ms:.1f} ms",
