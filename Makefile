@@ -30,8 +30,8 @@ app: $(APP) ## install what is needed and open the app (PORT=8501 HOST=127.0.0.1
 install: $(DEV) ## install everything that development needs, and compile the simulator
 	@$(COMPILE)
 
-test: install ## run the tests (unit tests; browser tests and benchmarks have targets of their own)
-	$(BIN)/python -m pytest
+test: install ## run the unit tests; what starts servers or a browser has targets of its own
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 check: $(DEV) ## lint, formatting and types
 	$(BIN)/ruff check .

@@ -6,7 +6,11 @@ import subprocess
 import sys
 import time
 
+import pytest
+
 from advisor.trial.sandbox.guard import group_alive
+
+pytestmark = pytest.mark.live
 
 DEADLINE_S = 20.0
 

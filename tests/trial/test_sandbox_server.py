@@ -22,6 +22,8 @@ from advisor.trial.sandbox.parent import PERIOD_S
 from advisor.trial.sandbox.prompt import prompt_text
 from advisor.trial.sandbox.server import listen
 
+pytestmark = pytest.mark.live
+
 pytest.importorskip("ctranslate2", reason="the light engine is not installed")
 
 REQUEST = "please order three desks by monday"

@@ -27,6 +27,8 @@ from advisor.trial.records import RequestRecord
 from advisor.trial.schedules import scheduled
 from advisor.trial.store import TrialStore
 
+pytestmark = pytest.mark.live
+
 KEY = "sk-secret-0123456789abcdef"
 
 

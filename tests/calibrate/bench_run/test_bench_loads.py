@@ -16,6 +16,8 @@ from advisor.calibrate.bench.target import target_of
 from advisor.catalog import load_catalog
 from advisor.catalog.fits import load_fits
 
+pytestmark = pytest.mark.live
+
 
 def test_extra_time_is_a_line_over_the_streams() -> None:
     fitted = np.array([0.005, 0.006, 0.009])

@@ -20,6 +20,8 @@ from advisor.errors import InputError
 from advisor.predict import predict
 from advisor.task import TaskProfile
 
+pytestmark = pytest.mark.live
+
 Told = list[Update]
 
 

@@ -15,6 +15,8 @@ from advisor.calibrate.bench.session import Session
 from advisor.catalog import load_catalog
 from advisor.errors import InputError
 
+pytestmark = pytest.mark.live
+
 
 def test_statistics_of_known_requests() -> None:
     sent = [
