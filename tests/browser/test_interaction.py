@@ -40,6 +40,19 @@ def test_the_answer_follows_a_slider(visit: Visit) -> None:
     assert visit.errors == []
 
 
+def test_another_page_and_back_leaves_the_answer_as_it_was(visit: Visit) -> None:
+    """At a first visit and with a changed input: a page that is left keeps what it was asked."""
+    for presses in (0, 1):
+        for _ in range(presses):
+            slider(visit, "Requests a day").press("ArrowRight")
+        visit.settle()
+        address, before = visit.page.url, sentence(visit)
+        visit.open("Explore")
+        visit.open("Recommendation")
+        assert sentence(visit) == before
+        assert visit.page.url == address
+
+
 def test_the_recommendation_can_be_downloaded(visit: Visit) -> None:
     with visit.page.expect_download() as download:
         visit.page.get_by_role("button", name="Download recommendation.json").click()

@@ -67,6 +67,23 @@ def test_a_slider_changes_the_task_and_the_answer(app: AppTest) -> None:
     assert metrics(answered(app))["Cost a month"] != before
 
 
+@pytest.mark.parametrize("page", ["explore", "task", "quality"])
+def test_another_page_and_back_leaves_the_task_as_it_was(app: AppTest, page: str) -> None:
+    """Streamlit forgets the controls of a page that is left; the task must not follow them."""
+    app.run()
+    app.select_slider(key="headline.quality.threshold").set_value(0.9).run()
+    before = task_of(app)
+    assert before.quality.threshold == 0.9
+    app.switch_page(f"advisor/screens/{page}.py").run()
+    app.run()
+    app.switch_page("advisor/screens/recommendation.py").run()
+    assert task_of(app) == before
+    assert app.select_slider(key="headline.quality.threshold").value == 0.9
+    app.select_slider(key="headline.quality.threshold").set_value(0.92).run()
+    assert task_of(app).quality.threshold == 0.92
+    assert task_of(app).traffic == before.traffic
+
+
 def test_an_answer_does_not_wait_for_the_full_search(
     app: AppTest, monkeypatch: pytest.MonkeyPatch
 ) -> None:

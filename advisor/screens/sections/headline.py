@@ -32,9 +32,12 @@ _ANCHOR, _SEEN = "headline.anchor", "headline.seen"
 def draw() -> TaskProfile:
     """Draw the controls and return the task with what they now say."""
     task = scenario.current()
-    if st.session_state.get(_SEEN) != task:
+    is_new = st.session_state.get(_SEEN) != task
+    if is_new:
         st.session_state[_ANCHOR] = task
-        for key in scenario.HEADLINE:
+    for key in scenario.HEADLINE:
+        # Streamlit forgets what controls say while another page is shown.
+        if is_new or f"headline.{key}" not in st.session_state:
             st.session_state[f"headline.{key}"] = value_of(task, key)
     anchor: TaskProfile = st.session_state[_ANCHOR]
     examples.pick("Task")
