@@ -64,7 +64,7 @@ benchmarks: install ## measure speed and accuracy; prints the figures
 
 constraints: ## pin the newest versions that the requirements admit, from a fresh environment
 	@set -e; folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; \
-	@$(PYTHON) -m venv "$$folder/venv"; \
+	$(PYTHON) -m venv "$$folder/venv"; \
 	"$$folder/venv/bin/python" -m pip install --quiet --upgrade pip; \
 	"$$folder/venv/bin/python" -m pip install --quiet --editable '.[dev]'; \
 	"$$folder/venv/bin/python" -m pip freeze --exclude-editable | grep -E '^[A-Za-z0-9._-]+==' \
