@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import NamedTuple
 
 from advisor.catalog import Catalog, HostedModel
 from advisor.catalog.accelerators import AcceleratorSpec
@@ -14,7 +14,8 @@ from advisor.catalog.models import ModelSpec, Precision
 from advisor.economics import HourlyPrice, accelerator_price
 from advisor.errors import DoesNotFitError
 from advisor.physics.deployment import Deployment, compute_dtype
-from advisor.physics.memory import MemoryPlan, weights_bytes
+from advisor.physics.kv_cache import blocks_of
+from advisor.physics.memory import Shares, share_out, weights_bytes
 from advisor.physics.parameters import parameter_count
 from advisor.serving.deployed import context_for, memory_of
 from advisor.serving.engine import EngineSettings, vllm_defaults
@@ -231,118 +232,143 @@ def deployments_of(
             admitted_if=f"prompts and answers stay under {model.context_window:,} tokens",
         )
         return (), (misfit,)
-    fitting: list[SelfHostedOption] = []
+    fitting: list[_Ranked] = []
     misfits: list[Misfit] = []
     for machine in hardware:
         if precision not in formats_of(model, machine.accelerator):
             continue
-        found = list(_layouts(model, precision, machine, load, max_accelerators))
-        fitting.extend(option for option in found if isinstance(option, SelfHostedOption))
-        misfits.extend(option for option in found if isinstance(option, Misfit))
-    cheapest: dict[str, SelfHostedOption] = {}
-    for option in sorted(fitting, key=lambda option: option.rank_usd):
-        cheapest.setdefault(option.deployment.accelerator.id, option)
+        most = min(
+            machine.accelerator.max_per_node, max_accelerators or machine.accelerator.max_per_node
+        )
+        layouts = _layouts(model, precision, machine, load.longest_tokens, most)
+        fitting.extend(_ranked(layout, machine, load) for layout in layouts)
+        if not (layouts or misfits):
+            misfits.append(_misfit(model, precision, machine, load.longest_tokens, most))
+    cheapest: dict[str, _Ranked] = {}
+    for one in sorted(fitting, key=lambda one: one.usd):
+        cheapest.setdefault(one.machine.accelerator.id, one)
     by_cost = list(cheapest.values())[:KEPT_BY_COST]
-    by_speed = sorted(fitting, key=lambda option: option.rank_s)[:KEPT_BY_SPEED]
-    kept = {id(option): option for option in (*by_cost, *by_speed)}
-    return tuple(kept.values()), tuple(misfits[:1])
+    by_speed = sorted(fitting, key=lambda one: one.seconds)[:KEPT_BY_SPEED]
+    kept = {id(one): one for one in (*by_cost, *by_speed)}
+    return tuple(one.option(load) for one in kept.values()), tuple(misfits)
 
 
-@dataclass(frozen=True, eq=False)
-class _Layout:
+class _Layout(NamedTuple):
     """A deployment that fits, with what its rank needs."""
 
     deployment: Deployment
-    plan: MemoryPlan
+    memory: Shares
     total: int
     active: int
 
 
-_LAYOUTS: dict[tuple[object, ...], tuple[tuple[_Layout, ...], Misfit | None]] = {}
+class _Ranked(NamedTuple):
+    """A layout on hardware that has a price; most are ranked and never looked at again."""
+
+    layout: _Layout
+    machine: Hardware
+    usd: float
+    seconds: float
+
+    def option(self, load: Load) -> SelfHostedOption:
+        """As the search takes it."""
+        machine = self.machine
+        return SelfHostedOption(
+            deployment=self.layout.deployment,
+            price=machine.price,
+            calibration=machine.calibration,
+            engine=machine.engine.model_copy(update={"max_model_len": load.longest_tokens}),
+            kv_blocks=self.layout.memory.kv_blocks,
+            rank_usd=self.usd,
+            rank_s=self.seconds,
+        )
+
+
+_LAYOUTS: dict[tuple[object, ...], tuple[_Layout, ...]] = {}
 """What fits depends on shapes and lengths alone, so it is found once in a process."""
 
 
 def _layouts(
-    model: ModelSpec,
-    precision: Precision,
-    machine: Hardware,
-    load: Load,
-    max_accelerators: int | None,
-) -> Iterator[SelfHostedOption | Misfit]:
+    model: ModelSpec, precision: Precision, machine: Hardware, longest_tokens: int, most: int
+) -> tuple[_Layout, ...]:
     """The smallest tensor-parallel group that fits, and twice and four times as many."""
-    accelerator = machine.accelerator
-    engine = machine.engine.model_copy(update={"max_model_len": load.longest_tokens})
-    most = min(accelerator.max_per_node, max_accelerators or accelerator.max_per_node)
-    key = (id(model), id(accelerator), precision, load.longest_tokens, most)
+    key = (id(model), id(machine.accelerator), precision, longest_tokens, most)
     if key not in _LAYOUTS:
-        _LAYOUTS[key] = _fit(model, precision, accelerator, engine, most)
-    layouts, misfit = _LAYOUTS[key]
-    for layout in layouts:
-        usd, seconds = _rank(layout, machine.price, load)
-        yield SelfHostedOption(
-            deployment=layout.deployment,
-            price=machine.price,
-            calibration=machine.calibration,
-            engine=engine,
-            kv_blocks=layout.plan.kv_blocks,
-            # What is less sure is sized more cautiously, and so costs more.
-            rank_usd=usd * math.exp(CAUTION_Z * machine.calibration.decode_log_sd(model)),
-            rank_s=seconds,
-        )
-    if misfit:
-        yield misfit
+        _LAYOUTS[key] = _fit(model, precision, machine, longest_tokens, most)
+    return _LAYOUTS[key]
 
 
 def _fit(
-    model: ModelSpec,
-    precision: Precision,
-    accelerator: AcceleratorSpec,
-    engine: EngineSettings,
-    most: int,
-) -> tuple[tuple[_Layout, ...], Misfit | None]:
-    """The layouts that hold enough requests at once, or why none does."""
-    longest = engine.max_model_len or 1
+    model: ModelSpec, precision: Precision, machine: Hardware, longest_tokens: int, most: int
+) -> tuple[_Layout, ...]:
+    """The layouts that hold enough requests at once."""
+    accelerator, engine = machine.accelerator, machine.engine
     count = parameter_count(model)
+    needed = LEAST_CONCURRENCY * blocks_of(longest_tokens)
+    # Ranks that copy projections hold more in sum than one alone, never less.
+    least_bytes = weights_bytes(_deployment(model, precision, accelerator, 1))
     layouts: list[_Layout] = []
-    last: MemoryPlan | None = None
     for t in TENSOR_PARALLEL:
         if t > most or model.num_heads % t or (layouts and t > 4 * layouts[0].deployment.ranks):
             continue
-        deployment = Deployment(
-            model=model, accelerator=accelerator, weights_dtype=precision, tensor_parallel=t
-        )
-        if not layouts and weights_bytes(deployment) > accelerator.memory_bytes:
+        if least_bytes > t * accelerator.memory_bytes:
             continue
-        last = memory_of(deployment, engine, context_tokens=longest)
-        if last.max_concurrency_at(longest) >= LEAST_CONCURRENCY:
-            layouts.append(_Layout(deployment, last, count.total, count.active))
-    if layouts:
-        return tuple(layouts), None
-    return (), _misfit(model, precision, accelerator, last, most)
+        deployment = _deployment(model, precision, accelerator, t)
+        memory = share_out(
+            deployment,
+            longest_tokens,
+            engine.max_num_batched_tokens,
+            engine.gpu_memory_utilization,
+        )
+        if memory.kv_blocks >= needed:
+            layouts.append(_Layout(deployment, memory, count.total, count.active))
+    return tuple(layouts)
+
+
+_DEPLOYMENTS: dict[tuple[int, Precision, int, int], Deployment] = {}
+"""Kept with the models and accelerators they hold, so that no identity is ever given twice."""
+
+
+def _deployment(
+    model: ModelSpec, precision: Precision, accelerator: AcceleratorSpec, tensor_parallel: int
+) -> Deployment:
+    key = (id(model), precision, id(accelerator), tensor_parallel)
+    if key not in _DEPLOYMENTS:
+        _DEPLOYMENTS[key] = Deployment(
+            model=model,
+            accelerator=accelerator,
+            weights_dtype=precision,
+            tensor_parallel=tensor_parallel,
+        )
+    return _DEPLOYMENTS[key]
 
 
 def _misfit(
-    model: ModelSpec,
-    precision: Precision,
-    accelerator: AcceleratorSpec,
-    plan: MemoryPlan | None,
-    most: int,
+    model: ModelSpec, precision: Precision, machine: Hardware, longest_tokens: int, most: int
 ) -> Misfit:
-    needed = weights_bytes(
-        Deployment(model=model, accelerator=accelerator, weights_dtype=precision)
+    """Why no layout holds enough: the largest group that the model divides into."""
+    accelerator = machine.accelerator
+    largest = max(t for t in TENSOR_PARALLEL if t <= most and model.num_heads % t == 0)
+    plan = memory_of(
+        Deployment(
+            model=model, accelerator=accelerator, weights_dtype=precision, tensor_parallel=largest
+        ),
+        machine.engine,
+        context_tokens=longest_tokens,
     )
-    short = plan.shortfall_bytes if plan else needed - most * accelerator.memory_bytes
-    changes = plan.smallest_changes if plan else ()
+    short = plan.shortfall_bytes or (
+        LEAST_CONCURRENCY * plan.kv_bytes_per_sequence - plan.kv_pool_bytes
+    )
     return Misfit(
-        what=f"{model.id} {precision} on {most} × {accelerator.id}",
+        what=f"{model.id} {precision} on {largest} × {accelerator.id}",
         constraint="memory",
-        by=f"{max(short, 0.0) / 1e9:,.1f} GB short",
-        admitted_if=" or ".join(changes) or "more or larger accelerators are allowed",
+        by=f"{short / 1e9:,.1f} GB short",
+        admitted_if=" or ".join(plan.smallest_changes) or "more or larger accelerators are allowed",
     )
 
 
-def _rank(layout: _Layout, price: HourlyPrice, load: Load) -> tuple[float, float]:
-    """(USD of a request at full load, seconds of one alone), from a roofline at 60 % of peak."""
+def _ranked(layout: _Layout, machine: Hardware, load: Load) -> _Ranked:
+    """USD of a request at full load and seconds of one alone, from a roofline at 60 % of peak."""
     deployment = layout.deployment
     accelerator, t = deployment.accelerator, deployment.tensor_parallel
     flops = (
@@ -352,15 +378,18 @@ def _rank(layout: _Layout, price: HourlyPrice, load: Load) -> tuple[float, float
     )
     bandwidth = EFFICIENCY * accelerator.bandwidth_bytes_per_s
     share = layout.active / layout.total
-    cache = layout.plan.kv_bytes_per_sequence
-    batch = max(1.0, min(256.0, layout.plan.kv_pool_bytes / cache))
+    cache = layout.memory.kv_bytes_per_sequence
+    batch = max(1.0, min(256.0, layout.memory.left_bytes / cache))
     touched = min(1.0, share * batch) if deployment.model.moe else 1.0
-    read = layout.plan.weights_bytes / bandwidth
+    read = layout.memory.weights_bytes / bandwidth
     prefill = 2 * layout.active * load.computed_tokens / flops
     step = max(read * touched / batch, 2 * layout.active / flops) + cache / bandwidth
     alone = prefill + load.output_tokens * (read * share + cache / bandwidth)
-    usd_per_s = price.usd.value * deployment.ranks / 3600
-    return (prefill + load.output_tokens * step) * usd_per_s, alone
+    usd_per_s = machine.price.usd.value * deployment.ranks / 3600
+    # What is less sure is sized more cautiously, and so costs more.
+    caution = math.exp(CAUTION_Z * machine.calibration.decode_log_sd(deployment.model))
+    usd = (prefill + load.output_tokens * step) * usd_per_s * caution
+    return _Ranked(layout, machine, usd, alone)
 
 
 def hosted_options(task: TaskProfile, catalog: Catalog, load: Load) -> tuple[HostedModel, ...]:

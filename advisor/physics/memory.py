@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from advisor.catalog.models import WEIGHT_BYTES
 from advisor.physics.deployment import Deployment
@@ -53,6 +54,24 @@ class MemoryPlan(Record):
         return self.kv_blocks // max(1, blocks_of(context_tokens))
 
 
+class Shares(NamedTuple):
+    """Bytes of one accelerator by what takes them, as a MemoryPlan has them."""
+
+    usable_bytes: float
+    weights_bytes: float
+    activation_bytes: float
+    framework_bytes: float
+    left_bytes: float
+    """For the KV cache; negative where nothing is left."""
+    kv_bytes_per_sequence: float
+    kv_blocks: int
+
+    @property
+    def fits(self) -> bool:
+        """Whether one sequence of the planned context does."""
+        return self.left_bytes >= self.kv_bytes_per_sequence
+
+
 def weights_bytes(deployment: Deployment) -> float:
     """Bytes of weights on one accelerator.
 
@@ -100,50 +119,54 @@ def plan_memory(
 ) -> MemoryPlan:
     """Share out one accelerator's memory; everything in bytes per accelerator.
 
-    pool = usable·utilisation − weights − activations − framework;  blocks = pool ÷ (bytes of a
-    sequence of `context_tokens` ÷ its blocks). It fits when the pool holds one such sequence.
+    It fits when the pool holds one sequence of `context_tokens`.
     Raises ValueError where an argument is out of range.
     """
     if context_tokens < 1 or max_num_batched_tokens < 1:
         raise ValueError("context_tokens and max_num_batched_tokens must be at least 1")
     if not 0 < gpu_memory_utilization <= 1:
         raise ValueError("gpu_memory_utilization must be in (0, 1]")
-    settings = (context_tokens, max_num_batched_tokens, gpu_memory_utilization)
-    plan = _share_out(deployment, *settings)
-    if plan.fits:
-        return plan
+    settings = (max_num_batched_tokens, gpu_memory_utilization)
+    shares = share_out(deployment, context_tokens, *settings)
     changes: dict[str, str] = {}
-    for kind, label, changed, context in _smaller(deployment, context_tokens):
-        if kind not in changes and _share_out(changed, context, *settings[1:]).fits:
-            changes[kind] = label
-    return plan.model_copy(update={"smallest_changes": tuple(changes.values())})
+    if not shares.fits:
+        for kind, label, changed, context in _smaller(deployment, context_tokens):
+            if kind not in changes and share_out(changed, context, *settings).fits:
+                changes[kind] = label
+    return MemoryPlan(
+        fits=shares.fits,
+        usable_bytes=shares.usable_bytes,
+        weights_bytes=shares.weights_bytes,
+        activation_bytes=shares.activation_bytes,
+        framework_bytes=shares.framework_bytes,
+        kv_pool_bytes=max(0.0, shares.left_bytes),
+        kv_bytes_per_sequence=shares.kv_bytes_per_sequence,
+        context_tokens=context_tokens,
+        kv_blocks=shares.kv_blocks,
+        shortfall_bytes=max(0.0, shares.kv_bytes_per_sequence - shares.left_bytes),
+        smallest_changes=tuple(changes.values()),
+    )
 
 
-def _share_out(
+def share_out(
     deployment: Deployment, context_tokens: int, max_num_batched_tokens: int, utilization: float
-) -> MemoryPlan:
+) -> Shares:
+    """The figures of a memory plan alone, for who asks ten thousand times.
+
+    left = usable·utilisation − weights − activations − framework;  blocks = left ÷ (bytes of a
+    sequence of `context_tokens` ÷ its blocks).
+    """
     usable = deployment.accelerator.memory_bytes * utilization
     weights = weights_bytes(deployment)
     activations = activation_bytes(deployment, max_num_batched_tokens)
     framework = FRAMEWORK_BYTES + (COLLECTIVE_BYTES if deployment.ranks > 1 else 0.0)
-    pool = usable - weights - activations - framework
+    left = usable - weights - activations - framework
     sequence = kv_bytes(
         deployment.model, context_tokens, deployment.kv_dtype, deployment.tensor_parallel
     )
     per_block = sequence / blocks_of(context_tokens)
-    return MemoryPlan(
-        fits=pool >= sequence,
-        usable_bytes=usable,
-        weights_bytes=weights,
-        activation_bytes=activations,
-        framework_bytes=framework,
-        kv_pool_bytes=max(0.0, pool),
-        kv_bytes_per_sequence=sequence,
-        context_tokens=context_tokens,
-        kv_blocks=max(0, int(pool // per_block)),
-        shortfall_bytes=max(0.0, sequence - pool),
-        smallest_changes=(),
-    )
+    blocks = max(0, int(left // per_block))
+    return Shares(usable, weights, activations, framework, left, sequence, blocks)
 
 
 def _smaller(

@@ -173,7 +173,7 @@ class FamilyFit:
         prediction = self.predict(setting)
         weights = self._weights(setting)
         weightiest = self._weightiest(weights, setting)
-        own = sum(row.task_type == setting.task_type for row in self.rows)
+        own = int(np.count_nonzero(self._task_types == setting.task_type))
         return QualityEstimate.from_logit(
             mean=prediction.mean,
             sd=prediction.sd,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numba
+from numba.core.caching import FunctionCache
 
 Function = TypeVar("Function", bound=Callable[..., object])
 
@@ -46,17 +48,30 @@ def is_on_disk(function: Callable[..., object]) -> bool:
     return index is not None and bool(index._load_index())
 
 
+class _Cache(FunctionCache):
+    """Compiled code on disk, valid as long as none of the sources changes."""
+
+    def __init__(self, function: Callable[..., object]) -> None:
+        super().__init__(function)  # type: ignore[no-untyped-call]
+        # numba asks whether the function's own file has changed; what it calls counts too.
+        self._cache_file._source_stamp = SOURCES
+
+    def load_overload(self, signature: Any, target: Any) -> Any:
+        """Machine code from disk; None where it has to be compiled.
+
+        numba would first import all that compiling needs, a quarter of a second. Its compiler
+        does that itself; code that is loaded needs none of it.
+        """
+        with self._guard_against_spurious_io_errors():
+            return self._load_overload(signature, target)  # type: ignore[no-untyped-call]
+
+
 def _compile(function: Function, **options: Any) -> Function:
     options |= {"nogil": True, "_nrt": False}
-    try:
-        result: Function = numba.njit(cache=True, **options)(function)
-    except RuntimeError:  # no folder to cache in can be written
-        result = numba.njit(**options)(function)
-    index = _index_of(result)
-    if index is not None:
-        # numba asks whether the function's own file has changed; what it calls counts too.
-        index._source_stamp = SOURCES
-    return result
+    result: Any = numba.njit(**options)(function)
+    with contextlib.suppress(RuntimeError):  # no folder to cache in can be written
+        result._cache = _Cache(function)
+    return cast("Function", result)
 
 
 def _index_of(function: Callable[..., object]) -> Any:
