@@ -11,7 +11,6 @@ import gc
 import os
 import sys
 from collections.abc import Sequence
-from importlib import metadata
 from typing import Any, NoReturn
 
 from advisor.cli import (
@@ -82,7 +81,9 @@ class _Version(argparse.Action):
     """Reads the installed version only when it is asked for."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
-        print(f"advisor {metadata.version('advisor')}")
+        from importlib.metadata import version
+
+        print(f"advisor {version('advisor')}")
         parser.exit()
 
 

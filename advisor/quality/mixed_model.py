@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import linalg, special
+from scipy import special
 
 DRAWS = 80
 """Sets of variance components in each of the two rounds."""
@@ -86,18 +86,15 @@ class MixedModel:
         prior_scales = np.array(list(scales.values()))
         lattice = _lattice(DRAWS, len(scales))
         first = prior_scales * special.ndtri(0.5 + 0.5 * lattice)
-        weights = special.softmax([marginal.solve(sds)[0] for sds in first])
+        weights = special.softmax([marginal.log_likelihood(sds) for sds in first])
         second, log_proposal = _refined(first, weights, lattice)
-        solutions = [marginal.solve(sds) for sds in second]
         log_prior = -0.5 * ((second / prior_scales) ** 2).sum(axis=1)
         weights = special.softmax(
-            np.array([solution[0] for solution in solutions]) + log_prior - log_proposal
+            np.array([marginal.log_likelihood(sds) for sds in second]) + log_prior - log_proposal
         )
         keep = np.flatnonzero(weights > NEGLIGIBLE * weights.max())
         weights = weights[keep] / weights[keep].sum()
-        return cls._averaged(
-            columns, data, weights, second[keep], [solutions[k] for k in keep], tuple(scales)
-        )
+        return cls._averaged(columns, data, weights, second[keep], marginal, tuple(scales))
 
     @classmethod
     def _averaged(
@@ -106,7 +103,7 @@ class MixedModel:
         data: Observations,
         weights: FloatArray,
         sds: FloatArray,
-        solutions: Sequence[tuple[float, FloatArray]],
+        marginal: _Marginal,
         names: tuple[str, ...],
     ) -> MixedModel:
         """Posterior moments of θ over the draws: mean of covariances + covariance of means."""
@@ -115,15 +112,15 @@ class MixedModel:
         size = len(columns)
         mean, gain = np.zeros(size), np.zeros((size, len(centred)))
         covariance = np.zeros((size, size))
-        for weight, draw, (_, factor) in zip(weights, sds, solutions, strict=True):
+        for weight, draw in zip(weights, sds, strict=True):
             variances = _variances(columns, dict(zip(names, draw, strict=True)))
-            half = linalg.solve_triangular(factor, data.design * variances, lower=True)
-            draw_gain = linalg.solve_triangular(factor, half, lower=True, trans="T").T
+            scaled = data.design * variances
+            draw_gain = np.linalg.solve(marginal.covariance(draw), scaled).T
             draw_mean = draw_gain @ centred
             mean += weight * draw_mean
             gain += weight * draw_gain
             covariance += weight * (
-                np.diag(variances) - half.T @ half + np.outer(draw_mean, draw_mean)
+                np.diag(variances) - draw_gain @ scaled + np.outer(draw_mean, draw_mean)
             )
         return cls(
             mean=prior_mean + mean,
@@ -172,12 +169,25 @@ class _Marginal:
         self._grams = np.stack([block @ block.T for block in blocks])
         self._grams[self._residual] = np.diag(data.noise_weights)
 
-    def solve(self, sds: FloatArray) -> tuple[float, FloatArray]:
-        """Log marginal likelihood (up to a constant) and the Cholesky factor of V, (n, n)."""
-        marginal = self._base + np.tensordot(sds**2, self._grams, 1)
-        factor = np.asarray(np.linalg.cholesky(marginal), dtype=float)
-        error = linalg.solve_triangular(factor, self._centred, lower=True, check_finite=False)
-        return -0.5 * float(error @ error) - float(np.log(np.diag(factor)).sum()), factor
+    def covariance(self, sds: FloatArray) -> FloatArray:
+        """V, (n, n)."""
+        found: FloatArray = self._base + np.tensordot(sds**2, self._grams, 1)
+        return found
+
+    def log_likelihood(self, sds: FloatArray) -> float:
+        """−½·(eᵀV⁻¹e + log|V|) of the centred observations e, up to a constant.
+
+        The Cholesky factor L of V bordered by e has L⁻¹e as its last row, so one factorisation
+        gives both terms.
+        """
+        n = len(self._centred)
+        bordered = np.empty((n + 1, n + 1))
+        bordered[:n, :n] = self.covariance(sds)
+        bordered[n, :n] = self._centred
+        bordered[n, n] = np.inf
+        factor = np.linalg.cholesky(bordered)
+        error = factor[n, :n]
+        return -0.5 * float(error @ error) - float(np.log(np.diag(factor)[:n]).sum())
 
 
 def _variances(columns: Sequence[Column], shared: Mapping[str, float]) -> FloatArray:
