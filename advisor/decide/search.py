@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from advisor.catalog import Assumptions, Catalog, HostedModel
 from advisor.decide.assessment import METRICS, Assessment
@@ -208,16 +209,23 @@ class Search:
 
     def _rough_month(self, choice: TierChoice) -> float:
         """Rough USD a month of serving everything, never less than the fewest replicas."""
-        load = choice.rank_usd * self.assessment.requests_per_month * self._peak_over_mean(choice)
+        load = choice.rank_usd * self._requests_per_month
+        if not choice.hosted:
+            load *= self._peak_over_mean
         if isinstance(choice.option, SelfHostedOption):
             ranks = choice.option.deployment.ranks
             least = self.sizing.least_replicas(ranks) * choice.option.usd_per_month
             load = max(load, least)
         return load + choice.once_month.value
 
-    def _peak_over_mean(self, choice: TierChoice) -> float:
-        traffic = self.task.traffic
-        return 1.0 if choice.hosted else traffic.peak_rate_per_s / traffic.mean_rate_per_s
+    @cached_property
+    def _requests_per_month(self) -> float:
+        return self.assessment.requests_per_month
+
+    @cached_property
+    def _peak_over_mean(self) -> float:
+        """What a fleet has to be larger than the mean rate asks for."""
+        return self.task.traffic.peak_rate_per_s / self.task.traffic.mean_rate_per_s
 
     def _single(self, role: Role, choice: TierChoice, curve: TierCurve) -> Candidate:
         rate = self.sizing.rate_per_s

@@ -20,8 +20,11 @@ SIZING_Z = (1.2815515655446004, 0.6744897501960817, 0.0)
 ESCALATION_MARGIN = 1.1
 """Escalation over its plan that latency is judged with: a threshold hands up more on some days."""
 
-FLEET_SIZES = 12
-"""Numbers of replicas tried for each tier of a hybrid, from the fewest to eight times as many."""
+FLEET_SIZES = np.geomspace(1, 8, 12).tolist()
+"""Replicas tried for each tier of a hybrid, in multiples of the fewest."""
+
+ROUNDING = 1 - 1e-12
+"""What sums of weights may be short of because they are rounded."""
 
 PAIRING = np.random.default_rng(7).permutation(len(QUANTILES))
 """Fixed pairing of the small and the large model's quantiles, as if they were independent."""
@@ -102,9 +105,24 @@ class Mixture:
     def keeps_idle(self, bounds_s: dict[str, float]) -> bool:
         """Whether the bounds hold at least without load."""
         rates = (float(self.small.rates_per_s[0]), float(self.large.rates_per_s[0]))
+        return self.keeps(bounds_s, small_rate=rates[0], large_rate=rates[1])
+
+    def keeps(
+        self,
+        bounds_s: dict[str, float],
+        *,
+        small_rate: float,
+        large_rate: float,
+        factors: tuple[float, float] = (1.0, 1.0),
+    ) -> bool:
+        """Whether `p95_s` of every metric is within its bound; counts instead of sorting."""
         for metric, bound in bounds_s.items():
-            p95 = self.p95_s(metric, small_rate=rates[0], large_rate=rates[1])
-            if p95 is None or p95 > bound:
+            parts = self._parts(metric, small_rate, large_rate, factors)
+            if parts is None:
+                return False
+            total = sum(weight * len(values) for values, weight in parts)
+            within = sum(weight * np.count_nonzero(values <= bound) for values, weight in parts)
+            if within < 0.95 * total * ROUNDING:
                 return False
         return True
 
@@ -116,7 +134,18 @@ class Mixture:
         large_rate: float,
         factors: tuple[float, float] = (1.0, 1.0),
     ) -> float | None:
-        """95th percentile of a metric over all requests; None where a tier is overloaded.
+        """95th percentile of a metric over all requests; None where a tier is overloaded."""
+        parts = self._parts(metric, small_rate, large_rate, factors)
+        if parts is None:
+            return None
+        values = np.concatenate([values for values, _ in parts])
+        weights = np.repeat([weight for _, weight in parts], [len(values) for values, _ in parts])
+        return weighted_quantile(values, weights, 0.95)
+
+    def _parts(
+        self, metric: str, small_rate: float, large_rate: float, factors: tuple[float, float]
+    ) -> tuple[tuple[FloatArray, float], ...] | None:
+        """Values of a metric by route with the weight of each; None where a tier is overloaded.
 
         The first token of an accepted answer comes with its last, after validation; an escalated
         request waits for that and then for the large model.
@@ -129,19 +158,19 @@ class Mixture:
         escalated = min(ESCALATION_MARGIN * (self.large_share - self.direct_share), 1.0)
         share = min(escalated + self.direct_share, 1.0)
         if metric == "tpot":
-            values = np.concatenate([np.zeros_like(large), large])
-            weights = np.repeat([1 - share, share], len(large))
-        else:
-            values = np.concatenate([checked, checked[PAIRING] + large, large])
-            weights = np.repeat([1 - share, escalated, self.direct_share], len(large))
-        return weighted_quantile(values, weights, 0.95)
+            return (np.zeros_like(large), 1 - share), (large, share)
+        return (
+            (checked, 1 - share),
+            (checked[PAIRING] + large, escalated),
+            (large, self.direct_share),
+        )
 
 
 def weighted_quantile(values: FloatArray, weights: FloatArray, q: float) -> float:
     """Smallest value below which at least a share q of the weight lies."""
     order = np.argsort(values)
     reached = np.cumsum(weights[order])
-    return float(values[order][np.searchsorted(reached, q * reached[-1] * (1 - 1e-12))])
+    return float(values[order][np.searchsorted(reached, q * reached[-1] * ROUNDING)])
 
 
 def _at(curve: TierCurve, metric: str, rate: float, factor: float) -> FloatArray | None:
@@ -172,16 +201,10 @@ def hybrid_replicas(
     large_rate = sizing.rate_per_s * mixture.large_share
 
     def holds(s: int, big: int, factors: tuple[float, float]) -> bool:
-        for metric, bound in sizing.bounds_s.items():
-            p95 = mixture.p95_s(
-                metric,
-                small_rate=small_rate / max(s, 1),
-                large_rate=large_rate / max(big, 1),
-                factors=factors,
-            )
-            if p95 is None or p95 > bound:
-                return False
-        return sizing.allows(s * small.ranks + big * large.ranks)
+        rates = {"small_rate": small_rate / max(s, 1), "large_rate": large_rate / max(big, 1)}
+        return mixture.keeps(sizing.bounds_s, **rates, factors=factors) and sizing.allows(
+            s * small.ranks + big * large.ranks
+        )
 
     for z in SIZING_Z:
         factors = (math.exp(z * mixture.small.log_sd), math.exp(z * mixture.large.log_sd))
@@ -214,7 +237,7 @@ def _fleet_sizes(
         return [0]
     most = min(curve.saturation_per_s * (1 - sizing.reserve), float(curve.rates_per_s[-1]))
     fewest = max(sizing.least_replicas(choice.ranks), math.ceil(rate_per_s * factor / most - 1e-9))
-    return sorted({math.ceil(fewest * s - 1e-9) for s in np.geomspace(1, 8, FLEET_SIZES)})
+    return sorted({math.ceil(fewest * size - 1e-9) for size in FLEET_SIZES})
 
 
 def _half_loaded(curve: TierCurve, choice: TierChoice, sizing: Sizing, rate_per_s: float) -> int:

@@ -98,6 +98,31 @@ def test_accepted_answers_wait_for_the_check_and_escalated_ones_for_both_models(
     assert p95("e2e", many, direct=many) == pytest.approx(4.5)
 
 
+def varied(scale_s: float, seed: int) -> TierCurve:
+    """Requests of different lengths, at one and two requests per second."""
+    one = scale_s * np.sort(np.random.default_rng(seed).gamma(2.0, size=len(QUANTILES)))
+    e2e = np.stack([one, 1.5 * one])
+    return TierCurve(np.array([1.0, 2.0]), e2e / 2, e2e, e2e / 10, 3.0, 0.1, 0.0)
+
+
+@given(
+    st.sampled_from(("ttft", "e2e", "tpot")),
+    st.floats(0.01, 20.0),
+    st.floats(0.0, 1.0),
+    st.floats(0.0, 1.0),
+)
+def test_a_bound_is_kept_where_the_p95_is_within_it(
+    metric: str, bound_s: float, share: float, direct: float
+) -> None:
+    mixture = Mixture(varied(1.0, 1), varied(3.0, 2), share, direct * share, validation_s=0.25)
+    p95 = mixture.p95_s(metric, small_rate=1.2, large_rate=1.9)
+    assert p95 is not None
+    for bound in (bound_s, p95, math.nextafter(p95, 0.0)):
+        kept = mixture.keeps({metric: bound}, small_rate=1.2, large_rate=1.9)
+        assert kept == (p95 <= bound)
+    assert not mixture.keeps({metric: 1e9}, small_rate=1.2, large_rate=2.5)
+
+
 @given(
     st.lists(st.tuples(st.floats(0, 100), st.integers(1, 5)), min_size=1, max_size=30),
     st.floats(0.01, 0.99),
