@@ -60,7 +60,5 @@ def run(arguments: argparse.Namespace) -> int:
         server_for(config, host=arguments.host, port=arguments.port)
         say(f"{arguments.config}: nothing is wrong")
         return 0
-    address = f"[{arguments.host}]" if ":" in arguments.host else arguments.host
-    say(f"The router listens on http://{address}:{arguments.port}/v1 (Ctrl-C stops it)")
-    serve(config, host=arguments.host, port=arguments.port)
+    serve(config, host=arguments.host, port=arguments.port, say=say)
     return 0

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from advisor.errors import InputError
+
+_END_MARK = re.compile(r"</s>|<eos>|<end_of_turn>|\[EOS\]|<\|[^<>]{1,40}\|>|<｜[^<>]{1,40}｜>")
+"""Tokens that end an answer, as tokenizers name them."""
 
 
 @dataclass(frozen=True)
@@ -159,10 +163,12 @@ def _skip(text: str, at: int) -> int:
 
 
 def _content(logprobs: Any) -> list[dict[str, Any]]:
+    """The items without the mark that ends the answer: vLLM lists it, and it spells nothing."""
     content = logprobs.get("content") if isinstance(logprobs, dict) else logprobs
     if not isinstance(content, list) or not all(isinstance(item, dict) for item in content):
         raise InputError('logprobs: {"content": [{"token": …, "logprob": …}, …]} was expected')
-    return content
+    ends = bool(content) and _END_MARK.fullmatch(str(content[-1].get("token")))
+    return content[:-1] if ends else content
 
 
 def _bytes_of(item: Mapping[str, Any]) -> bytes:

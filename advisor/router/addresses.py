@@ -56,6 +56,10 @@ def checked_url(url: str) -> str:
         raise ValueError("a URL such as http://127.0.0.1:8000/v1 is expected")
     if parts.query or parts.fragment:
         raise ValueError("a base URL has neither a query nor a fragment")
+    try:
+        parts.hostname.encode("idna")
+    except UnicodeError:
+        raise ValueError("the host is no name that a resolver knows") from None
     if _names_refused(parts.hostname):
         raise ValueError("link-local and metadata addresses are refused")
     return url.rstrip("/")

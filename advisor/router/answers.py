@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from advisor.router import json_bytes
 from advisor.router.costs import Bill
 from advisor.router.events import DONE, Collected, encoded
 from advisor.router.failures import UpstreamError
@@ -34,11 +33,8 @@ class RouteFacts:
     the small answer is given out for want of the large one; of an error what it is."""
     confidence: float | None = None
     """Of the small model's answer, whether or not it was given out."""
-    asked_small: bool = False
     escalated: str = ""
     """Why the small model's answer was handed up; empty where it was not."""
-    hedged: bool = False
-    """Whether both were asked at once."""
     bill: Bill = field(default_factory=Bill)
 
     def headers(self) -> dict[str, str]:
@@ -112,9 +108,8 @@ class RelayedStream:
             raise StopAsyncIteration
         while True:
             try:
-                async with asyncio.timeout_at(self._deadline_s):
-                    event = await self._stream.next()
-            except (UpstreamError, TimeoutError):
+                event = await self._stream.next(deadline_s=self._deadline_s)
+            except UpstreamError:
                 return await self._broken()
             if event is None or event.done:
                 return await self._complete()
@@ -138,7 +133,7 @@ class RelayedStream:
         self._over = True
         await self._stream.aclose()
         self._finish(200, self._collected.body() if self._collected else None)
-        facts = json.dumps(self._facts.headers(), separators=(",", ":")).encode()
+        facts = json_bytes.encoded(self._facts.headers())
         return b": " + facts + b"\n\n" + DONE
 
     async def _broken(self) -> bytes:

@@ -56,10 +56,7 @@ class Models:
 
     def open(self) -> None:
         """Get ready to connect; needs a running event loop."""
-        for tier in TIERS:
-            settings = self._config.slm if tier == "slm" else self._config.llm
-            if settings is None:
-                continue
+        for tier, settings in self._config.tiers.items():
             name = settings.api_key_env
             self._upstreams[tier] = upstream = Upstream(
                 tier,

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from advisor.errors import InputError
+from advisor.router.json_bytes import decoded, encoded
 from advisor.router.settings import CacheSettings
 
 KEY_PREFIX = "advisor:answer:"
@@ -49,12 +49,12 @@ class MemoryCache:
             self._drop(key)
             return None
         self._kept.move_to_end(key)
-        answer: dict[str, Any] = json.loads(found[1])
+        answer: dict[str, Any] = decoded(found[1])
         return answer
 
     async def put(self, key: str, answer: Mapping[str, Any]) -> None:
         """Keep an answer; one larger than the whole cache is not kept."""
-        value = json.dumps(answer, separators=(",", ":")).encode()
+        value = encoded(answer)
         self._drop(key)
         if len(value) > self._settings.max_bytes:
             return
@@ -112,7 +112,7 @@ class RedisCache:
         """The answer kept under a key."""
         try:
             found = await self._redis.get(KEY_PREFIX + key)
-            answer = json.loads(found) if found else None
+            answer = decoded(found) if found else None
         except self._errors:
             self._failed()
             return None
@@ -120,7 +120,7 @@ class RedisCache:
 
     async def put(self, key: str, answer: Mapping[str, Any]) -> None:
         """Keep an answer for the configured time."""
-        value = json.dumps(answer, separators=(",", ":"))
+        value = encoded(answer)
         try:
             await self._redis.set(KEY_PREFIX + key, value, px=self._ttl_ms)
         except self._errors:

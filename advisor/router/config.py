@@ -102,6 +102,12 @@ class RouterConfig(Record):
         return yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=100)
 
     @property
+    def tiers(self) -> dict[TierName, UpstreamSettings]:
+        """The models that are configured."""
+        named: dict[TierName, UpstreamSettings | None] = {"slm": self.slm, "llm": self.llm}
+        return {name: tier for name, tier in named.items() if tier is not None}
+
+    @property
     def policies(self) -> frozenset[PolicyName]:
         """Every policy that some request may follow; a high-risk rule makes it llm_only."""
         return self.policy.names | (frozenset(["llm_only"]) if self.high_risk else frozenset())
@@ -145,6 +151,11 @@ class RouterConfig(Record):
             for field, name in self._variables.items()
             if not environment.get(name, "").strip()
         ]
+        problems += [
+            f"{field}: environment variable {name} holds a line break or what is not ASCII"
+            for field, name in self._variables.items()
+            if field.endswith(".api_key_env") and not _is_header(environment.get(name, "").strip())
+        ]
         prerouter = self.policy.prerouter
         if prerouter is not None and not prerouter.file.is_file():
             problems.append(f"policy.prerouter.file: no file {prerouter.file}")
@@ -178,6 +189,11 @@ class RouterConfig(Record):
         if not changes:
             return self
         return self.model_copy(update={"policy": policy.model_copy(update=changes)})
+
+
+def _is_header(value: str) -> bool:
+    """Whether a key can be sent: it would otherwise end its header and begin another."""
+    return value.isascii() and (value.isprintable() or not value)
 
 
 def _problems(error: ValidationError) -> list[str]:

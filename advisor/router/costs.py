@@ -81,10 +81,7 @@ def prices(config: RouterConfig) -> dict[TierName, TokenPrice | None]:
     Raises:
         InputError: a name that the catalogue does not know.
     """
-    return {
-        "slm": _price(config.slm.price if config.slm else None, "slm"),
-        "llm": _price(config.llm.price if config.llm else None, "llm"),
-    }
+    return {name: _price(tier.price, name) for name, tier in config.tiers.items()}
 
 
 def _price(stated: TokenPrice | str | None, tier: TierName) -> TokenPrice | None:

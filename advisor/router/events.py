@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from advisor.router import json_bytes
 from advisor.router.requests import Endpoint
 
 DONE = b"data: [DONE]\n\n"
@@ -42,7 +42,7 @@ class MalformedEventError(ValueError):
 
 def encoded(data: Mapping[str, Any]) -> bytes:
     """One event."""
-    return b"data: " + json.dumps(data, separators=(",", ":")).encode() + b"\n\n"
+    return b"data: " + json_bytes.encoded(data) + b"\n\n"
 
 
 async def events(chunks: AsyncIterator[bytes]) -> AsyncIterator[Event]:
@@ -76,8 +76,8 @@ def _event(raw: bytes) -> Event | None:
     if payload.strip() == b"[DONE]":
         return Event(raw=DONE, data=None, done=True)
     try:
-        data = json.loads(payload)
-    except (ValueError, RecursionError):
+        data = json_bytes.decoded_leniently(payload)
+    except ValueError:
         raise MalformedEventError("an event is not JSON") from None
     choices = data.get("choices", []) if isinstance(data, dict) else None
     if not isinstance(choices, list) or not all(isinstance(one, dict) for one in choices):

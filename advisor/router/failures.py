@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, Literal
 
-import aiohttp
-
+from advisor.router.connections import BadResponseError, ResponseCutError
 from advisor.router.events import MalformedEventError
+from advisor.router.json_bytes import decoded_leniently
 from advisor.router.requests import Endpoint
 
 Cause = Literal[
@@ -25,6 +24,10 @@ RETRIED: frozenset[Cause] = frozenset(
 
 SPARED: frozenset[Cause] = frozenset({"rate_limited", "rejected", "unavailable"})
 """Causes that say nothing against the upstream's health."""
+
+
+PART: Mapping[Endpoint, str] = {"chat": "message", "completions": "text"}
+"""Of a choice, what holds the answer."""
 
 
 class UpstreamError(Exception):
@@ -47,15 +50,6 @@ class UpstreamError(Exception):
         """The upstream's own error, where the client may see it."""
 
 
-def was_not_served(failure: BaseException | None) -> bool:
-    """Whether the model cannot have seen the request: there was no connection."""
-    return (
-        isinstance(failure, UpstreamError)
-        and failure.cause == "connection"
-        and failure.status is None
-    )
-
-
 def failure_of(error: BaseException) -> BaseException:
     """The error of an attempt in the router's terms; cancellation stays what it is."""
     match error:
@@ -63,15 +57,14 @@ def failure_of(error: BaseException) -> BaseException:
             return error
         case MalformedEventError():
             return UpstreamError("malformed", str(error))
-        case aiohttp.ConnectionTimeoutError() | aiohttp.ClientConnectorError():
-            return UpstreamError("connection", "no connection")
+        case BadResponseError():
+            return UpstreamError("malformed", str(error))
+        case ResponseCutError():
+            return UpstreamError("truncated", str(error))
         case TimeoutError():
             return UpstreamError("timeout", "no answer in time")
-        case aiohttp.ClientPayloadError():
-            return UpstreamError("truncated", "the answer broke off")
-        case aiohttp.ClientError() | OSError():
-            # Status 0: there was a connection, and the request may have been worked on.
-            return UpstreamError("connection", "the connection was lost", status=0)
+        case OSError():
+            return UpstreamError("connection", str(error))
     return error
 
 
@@ -82,14 +75,14 @@ def answer_in(raw: bytes, endpoint: Endpoint) -> dict[str, Any]:
         UpstreamError: none that a client could use.
     """
     try:
-        body = json.loads(raw)
-    except (ValueError, RecursionError):
+        body = decoded_leniently(raw)
+    except ValueError:
         raise UpstreamError("malformed", "the answer is not JSON") from None
     choices = body.get("choices") if isinstance(body, dict) else None
     if not isinstance(choices, list) or not choices:
         raise UpstreamError("malformed", "the answer has no choices")
     for choice in choices:
-        part = choice.get("message" if endpoint == "chat" else "text") if choice else None
+        part = choice.get(PART[endpoint]) if isinstance(choice, dict) else None
         if not isinstance(part, dict if endpoint == "chat" else str):
             raise UpstreamError("malformed", "a choice holds no answer")
     found: dict[str, Any] = body
@@ -114,8 +107,8 @@ def refusal_of(status: int, headers: Mapping[str, str], raw: bytes) -> UpstreamE
 
 def _openai_error(raw: bytes) -> dict[str, Any] | None:
     try:
-        body = json.loads(raw)
-    except (ValueError, RecursionError):
+        body = decoded_leniently(raw)
+    except ValueError:
         return None
     error = body.get("error") if isinstance(body, dict) else None
     return {"error": error} if isinstance(error, dict) and "message" in error else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -13,7 +14,10 @@ from advisor.quality.confidence import answer_confidence, label_probability
 from advisor.quality.schema_gate import SchemaGate
 from advisor.router.refusals import invalid
 from advisor.router.requests import Endpoint, RouterRequest
-from advisor.router.settings import PolicySettings, RouterTask
+from advisor.router.settings import PolicySettings, RouterTask, Score
+
+LOOK_AT_RIVALS: frozenset[Score] = frozenset({"label_probability", "logistic"})
+"""Scores that need the likeliest other tokens; the rest do with those that were written."""
 
 MAX_SCHEMAS = 256
 """Clients' schemas that are kept ready."""
@@ -144,6 +148,8 @@ class GateStep:
 
     def _score(self, logprobs: Any) -> float:
         policy = self._policy
+        if policy.score == "weakest_token" and self._task.kind != "json":
+            return weakest_token(logprobs)
         if policy.score == "label_probability":
             return label_probability(logprobs, self._task.labels or ())
         found = answer_confidence(logprobs, output=self._task.kind)
@@ -165,6 +171,35 @@ class GateStep:
                 self._schemas.popitem(last=False)
         self._schemas.move_to_end(key)
         return gate
+
+
+def weakest_token(logprobs: Any) -> float:
+    """Probability of the least likely token that is not blank.
+
+    `AnswerConfidence.weakest_token` of an answer that is one value, at a tenth of its cost.
+
+    Raises:
+        InputError: no such token, or log-probabilities in another form than OpenAI's.
+    """
+    try:
+        logs = [
+            min(float(item["logprob"]), 0.0)
+            for item in logprobs["content"]
+            if _text_of_token(item).strip()
+        ]
+    except (KeyError, TypeError, AttributeError, ValueError):
+        raise InputError("logprobs: content with token and logprob was expected") from None
+    if not logs or any(math.isnan(value) for value in logs):
+        raise InputError("logprobs: no token with a probability")
+    return math.exp(min(logs))
+
+
+def _text_of_token(item: Mapping[str, Any]) -> str:
+    stated = item.get("bytes")
+    if isinstance(stated, list):
+        return bytes(stated).decode("utf-8", "replace")
+    text: str = item["token"]
+    return text
 
 
 def _wanted_schema(request: RouterRequest) -> Mapping[str, Any] | None:
@@ -211,7 +246,10 @@ def with_logprobs(request: RouterRequest, policy: PolicySettings) -> dict[str, A
     if request.endpoint == "chat":
         body["logprobs"] = True
         asked = request.body.get("top_logprobs")
-        body["top_logprobs"] = max(asked if isinstance(asked, int) else 0, policy.top_logprobs)
+        # One all the same: llama.cpp takes none at all to mean no log-probabilities.
+        most = policy.top_logprobs
+        wanted = most if policy.score in LOOK_AT_RIVALS else min(most, 1)
+        body["top_logprobs"] = max(asked if isinstance(asked, int) else 0, wanted)
     elif not request.wants_logprobs:
         body["logprobs"] = policy.top_logprobs
     return body

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Generic, TypeVar
 
 from prometheus_client import (
     CollectorRegistry,
@@ -30,7 +31,23 @@ LATENCY_BUCKETS_S = (
 )  # fmt: skip
 """5 ms to 60 s, about a third apart: a p95 read off them is within a sixth of the true one."""
 
+Kind = TypeVar("Kind", Counter, Histogram)
+
 BREAKER_VALUES: dict[BreakerState, int] = {"closed": 0, "half_open": 1, "open": 2}
+
+
+class Family(Generic[Kind]):
+    """The series of one metric by the values of its labels; finding one is most of its cost."""
+
+    def __init__(self, metric: Kind) -> None:
+        self._metric: Kind = metric
+        self._series: dict[tuple[str, ...], Kind] = {}
+
+    def __call__(self, *values: str) -> Kind:
+        found = self._series.get(values)
+        if found is None:
+            found = self._series[values] = self._metric.labels(*values)
+        return found
 
 
 class Metrics:
@@ -44,44 +61,43 @@ class Metrics:
         self.watch = RateWatch(
             limit=settings.escalation_limit, confidence=settings.escalation_confidence
         )
-        self._requests = Counter(
-            "advisor_requests", "Requests by who answered, why, and HTTP status (499: client left)",
-            ["route", "reason", "status"], registry=registry,
-        )  # fmt: skip
-        self._escalations = Counter(
-            "advisor_escalations", "Small answers handed up, by cause", ["cause"], registry=registry
+        self._requests = self._counter(
+            "advisor_requests",
+            "Requests by who answered, why, and HTTP status (499: client left)",
+            ("route", "reason", "status"),
+        )
+        self._escalations = self._counter(
+            "advisor_escalations", "Small answers handed up, by cause", ("cause",)
         )
         self._asked_small = Counter(
             "advisor_small_first", "Requests whose small answer could be handed up",
             registry=registry,
         )  # fmt: skip
-        self._seconds = Histogram(
-            "advisor_request_seconds", "From a request's last byte to its answer's last",
-            ["route"], buckets=LATENCY_BUCKETS_S, registry=registry,
-        )  # fmt: skip
-        self._first_token = Histogram(
-            "advisor_time_to_first_token_seconds", "To the first byte that may be shown",
-            ["route"], buckets=LATENCY_BUCKETS_S, registry=registry,
-        )  # fmt: skip
-        self._attempts = Histogram(
-            "advisor_upstream_seconds", "Attempts at an upstream, by outcome",
-            ["tier", "outcome"], buckets=LATENCY_BUCKETS_S, registry=registry,
-        )  # fmt: skip
-        self._tokens = Counter(
-            "advisor_tokens", "Tokens by tier, direction and purpose",
-            ["tier", "type", "purpose"], registry=registry,
-        )  # fmt: skip
-        self._cost = Counter(
-            "advisor_cost_usd", "USD spent, retries and discarded answers included",
-            ["tier", "purpose"], registry=registry,
-        )  # fmt: skip
-        self._cache = Counter(
-            "advisor_cache", "Look-ups in the answer cache", ["result"], registry=registry
+        self._seconds = self._histogram(
+            "advisor_request_seconds", "From a request's last byte to its answer's last", ("route",)
         )
-        self._shadow = Counter(
-            "advisor_shadow", "Requests put to both models, by whether the answers agree",
-            ["result"], registry=registry,
-        )  # fmt: skip
+        self._first_token = self._histogram(
+            "advisor_time_to_first_token_seconds", "To the first byte that may be shown", ("route",)
+        )
+        self._attempts = self._histogram(
+            "advisor_upstream_seconds", "Attempts at an upstream, by outcome", ("tier", "outcome")
+        )
+        self._tokens = self._counter(
+            "advisor_tokens",
+            "Tokens by tier, direction and purpose",
+            ("tier", "type", "purpose"),
+        )
+        self._cost = self._counter(
+            "advisor_cost_usd",
+            "USD spent, retries and discarded answers included",
+            ("tier", "purpose"),
+        )
+        self._cache = self._counter("advisor_cache", "Look-ups in the answer cache", ("result",))
+        self._shadow = self._counter(
+            "advisor_shadow",
+            "Requests put to both models, by whether the answers agree",
+            ("result",),
+        )
         self.in_flight = Gauge(
             "advisor_requests_in_flight", "Requests that are being answered", registry=registry
         )
@@ -90,6 +106,13 @@ class Metrics:
             ["tier"], registry=registry,
         )  # fmt: skip
         self._watch_escalations()
+
+    def _counter(self, name: str, meaning: str, labels: tuple[str, ...]) -> Family[Counter]:
+        return Family(Counter(name, meaning, labels, registry=self.registry))
+
+    def _histogram(self, name: str, meaning: str, labels: tuple[str, ...]) -> Family[Histogram]:
+        buckets = LATENCY_BUCKETS_S
+        return Family(Histogram(name, meaning, labels, registry=self.registry, buckets=buckets))
 
     def _watch_escalations(self) -> None:
         named: dict[str, tuple[str, Callable[[Alarm], float]]] = {
@@ -126,7 +149,7 @@ class Metrics:
 
     def attempted(self, tier: TierName, outcome: str, seconds: float) -> None:
         """One attempt at an upstream."""
-        self._attempts.labels(tier, outcome).observe(seconds)
+        self._attempts(tier, outcome).observe(seconds)
 
     def charged(self, charge: Charge) -> None:
         """One line of a bill."""
@@ -136,37 +159,37 @@ class Metrics:
             ("input", fresh), ("cached_input", usage.cached_tokens), ("output", usage.output_tokens)
         ):  # fmt: skip
             if count:
-                self._tokens.labels(tier, kind, purpose).inc(count)
+                self._tokens(tier, kind, purpose).inc(count)
         if charge.usd:
-            self._cost.labels(tier, purpose).inc(charge.usd)
+            self._cost(tier, purpose).inc(charge.usd)
 
     def looked_up(self, result: str) -> None:
         """One look into the cache: hit, miss or error."""
-        self._cache.labels(result).inc()
+        self._cache(result).inc()
 
     def compared(self, result: str) -> None:
         """One shadow comparison: agree, differ or failed."""
-        self._shadow.labels(result).inc()
+        self._shadow(result).inc()
 
     def finished(
         self, facts: RouteFacts, status: int, *, seconds: float, first_token_s: float | None
     ) -> None:
         """One request has come to its end."""
-        self._requests.labels(facts.route, facts.reason, str(status)).inc()
+        self._requests(facts.route, facts.reason, str(status)).inc()
         if status < 400:
-            self._seconds.labels(facts.route).observe(seconds)
+            self._seconds(facts.route).observe(seconds)
             if first_token_s is not None:
-                self._first_token.labels(facts.route).observe(first_token_s)
+                self._first_token(facts.route).observe(first_token_s)
 
     def turned_away(self, reason: str, status: int) -> None:
         """One request that did not get as far as being routed."""
-        self._requests.labels("none", reason, str(status)).inc()
+        self._requests("none", reason, str(status)).inc()
 
     def judged(self, cause: str) -> None:
         """A small answer was accepted (no cause), or handed up."""
         self._asked_small.inc()
         if cause:
-            self._escalations.labels(cause).inc()
+            self._escalations(cause).inc()
         self.watch.observe(bool(cause), cause)
 
     def text(self) -> bytes:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import sha256
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal
 
+from advisor.router.json_bytes import decoded, encoded
 from advisor.router.refusals import invalid
 
 Endpoint = Literal["chat", "completions"]
@@ -43,8 +43,8 @@ class RouterRequest:
             RefusedError: not a JSON object, or fields that routing relies on are wrong.
         """
         try:
-            body = json.loads(raw, parse_constant=_no_constant)
-        except (ValueError, RecursionError):
+            body = decoded(raw)
+        except ValueError:
             raise invalid("the body is not JSON") from None
         request = cls(endpoint=endpoint, body=body, headers=headers)
         request.check()
@@ -136,7 +136,7 @@ class RouterRequest:
         """The same for requests that ask the same, in whatever order their fields come."""
         decisive = {k: v for k, v in self.body.items() if k not in NOT_DECISIVE and v is not None}
         whole = [self.endpoint, self.task_type, _plain(decisive)]
-        return json.dumps(whole, sort_keys=True, separators=(",", ":")).encode()
+        return encoded(whole, sort_keys=True)
 
     @cached_property
     def digest(self) -> str:
@@ -168,7 +168,3 @@ def _texts(content: Any) -> Iterator[str]:
                 yield part
             elif isinstance(part, dict) and isinstance(part.get("text"), str):
                 yield part["text"]
-
-
-def _no_constant(name: str) -> NoReturn:
-    raise ValueError(name)

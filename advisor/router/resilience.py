@@ -11,6 +11,7 @@ from typing import Literal
 from advisor.router.settings import FailureSettings
 
 BreakerState = Literal["closed", "half_open", "open"]
+Admission = Literal["usual", "trial"]
 Clock = Callable[[], float]
 
 
@@ -18,7 +19,8 @@ class Breaker:
     """Stops asking an upstream that fails again and again, and tries it with one request.
 
     closed → open after `failures` in a row; open → half open after `open_s`, when one request may
-    try; its success closes, its failure opens again.
+    try; its success closes, its failure opens again. Requests that were sent before it opened
+    have no say in that.
     """
 
     def __init__(self, *, failures: int, open_s: float, clock: Clock = time.monotonic) -> None:
@@ -41,27 +43,37 @@ class Breaker:
             return 0.0
         return max(0.0, self._opened_at + self._open_s - self._clock())
 
-    def admits(self) -> bool:
-        """Whether a request may be sent now; of a half-open breaker, the first that asks."""
+    def admit(self) -> Admission | None:
+        """How a request may be sent now; None: not at all.
+
+        What comes of it is told with the admission that it had.
+        """
         state = self.state
         if state == "half_open" and not self._trying:
             self._trying = True
-            return True
-        return state == "closed"
+            return "trial"
+        return "usual" if state == "closed" else None
 
-    def succeeded(self) -> None:
+    def succeeded(self, admission: Admission) -> None:
         """The upstream answered."""
-        self._failures, self._opened_at, self._trying = 0, None, False
+        if admission == "trial":
+            self._opened_at, self._trying = None, False
+        if self._opened_at is None:
+            self._failures = 0
 
-    def failed(self) -> None:
+    def failed(self, admission: Admission) -> None:
         """The upstream did not."""
-        self._failures += 1
-        if self._trying or self._failures >= self._limit:
+        if admission == "trial":
             self._opened_at, self._trying = self._clock(), False
+        elif self._opened_at is None:
+            self._failures += 1
+            if self._failures >= self._limit:
+                self._opened_at = self._clock()
 
-    def undecided(self) -> None:
+    def undecided(self, admission: Admission) -> None:
         """The request ended without saying anything about the upstream, e.g. it was cancelled."""
-        self._trying = False
+        if admission == "trial":
+            self._trying = False
 
 
 class RetryBudget:

@@ -158,11 +158,10 @@ class Router:
         try:
             await asyncio.wait({small}, timeout=after_s)
             if not small.done() and self._large_is_admitted():
-                job.facts.hedged = True
                 large = asyncio.create_task(self._ask(job, plan, "llm"))
                 await asyncio.wait({small, large}, return_when=asyncio.FIRST_COMPLETED)
                 if not small.done() and large.exception() is None:
-                    job.facts.asked_small, job.facts.escalated = True, "hedge"
+                    job.facts.escalated = "hedge"
                     self.metrics.judged("hedge")
                     found, large = large.result(), None
                     return await self._given(job, plan, "llm", "hedge", found)
@@ -225,7 +224,6 @@ class Router:
             raise hit
         if seen is None and "slm" in self._models:
             seen = await self._small(job, plan)
-            job.facts.asked_small = True
         if seen is None or seen.verdict is None or not seen.verdict.passed_gates:
             raise hit
         return _stood_in(job, seen, hit.reason)
@@ -268,7 +266,6 @@ class Router:
         return await self._models.ask(job, tier, ended=ended, collect=collect)
 
     def _judged(self, job: Job, seen: SmallAnswer) -> None:
-        job.facts.asked_small = True
         job.facts.confidence = seen.verdict.confidence if seen.verdict else None
         job.facts.escalated = "" if seen.accepted else seen.cause
         self.metrics.judged(job.facts.escalated)

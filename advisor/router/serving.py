@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import FrameType
 from typing import Any, cast
 
 import uvicorn
-from starlette.applications import Starlette
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from advisor.errors import InputError
 from advisor.router.addresses import LOOPBACK_NAMES
+from advisor.router.completions import ON_LEAVING
 from advisor.router.config import RouterConfig
-from advisor.router.server import build_app
+from advisor.router.server import RouterApp, build_app
 
 KEEPALIVE_S = 75
 """Longer than the 60 s of common balancers, so that they close idle connections, not the router."""
@@ -35,19 +36,21 @@ class Corked:
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
         self._transport, self._loop = transport, loop
         self._waiting: list[bytes] = []
+        self.is_closing = transport.is_closing
 
     def write(self, data: bytes) -> None:
         """Write with the rest of this turn."""
         if not self._waiting:
-            self._loop.call_soon(self._flush)
+            self._loop.call_soon(self.flush)
         self._waiting.append(data)
 
     def close(self) -> None:
         """Close once what is written is sent."""
-        self._flush()
+        self.flush()
         self._transport.close()
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Send now what has been written."""
         if self._waiting:
             data, self._waiting = b"".join(self._waiting), []
             self._transport.write(data)
@@ -59,7 +62,8 @@ class Corked:
 class LimitedProtocol(HttpToolsProtocol):
     """HTTP/1.1 where a request's head is limited in size and time, and answers leave in one piece.
 
-    uvicorn limits neither with this parser, which is the quicker one.
+    uvicorn limits neither with this parser, which is the quicker one. Applications may ask to be
+    told of a client that leaves (`ON_LEAVING`).
     """
 
     header_timeout_s = 10.0
@@ -67,39 +71,68 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Start the clock of the first head."""
-        super().connection_made(cast(asyncio.Transport, Corked(transport, self.loop)))
-        self._begin_head()
+        self._corked = Corked(transport, self.loop)
+        super().connection_made(cast(asyncio.Transport, self._corked))
+        self._in_head, self._head_begun, self._head_bytes = True, False, 0
+        self._due: asyncio.TimerHandle | None = None
+        self._left: Callable[[], None] | None = None
+        self._extensions = {ON_LEAVING: self._tell_when_left}
+        self._start_clock()
 
     def data_received(self, data: bytes) -> None:
         """Take in bytes, as long as a head stays within its limit."""
+        was_in_head = self._in_head
         super().data_received(data)
-        self._head_bytes += len(data)
-        if self._in_head and self._head_bytes > self.max_header_bytes:
+        if not self._in_head:
+            return
+        # A head that begins behind a body counts from the next piece on.
+        self._head_bytes += len(data) if was_in_head else 0
+        if self._head_bytes > self.max_header_bytes:
             self.transport.write(HEAD_TOO_LARGE)
             self.transport.close()
+        elif self._head_begun and self._due is None:
+            self._start_clock()
 
     def on_message_begin(self) -> None:
         """The first byte of a head."""
         super().on_message_begin()
-        if not self._in_head:
-            self._begin_head()
+        self._in_head = self._head_begun = True
+        self._head_bytes = 0
 
     def on_headers_complete(self) -> None:
         """The last byte of a head."""
         self._in_head = False
-        self._due.cancel()
+        self._stop_clock()
+        cast(dict[str, Any], self.scope)["extensions"] = self._extensions
         super().on_headers_complete()
 
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Stop the clock."""
-        self._due.cancel()
-        super().connection_lost(exc)
+    def on_response_complete(self) -> None:
+        """The whole answer is written: send it without waiting for the end of the turn."""
+        self._corked.flush()
+        super().on_response_complete()
 
-    def _begin_head(self) -> None:
-        self._in_head, self._head_bytes = True, 0
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Stop the clock, and whatever was done for this client."""
+        self._stop_clock()
+        super().connection_lost(exc)
+        if self._left is not None:
+            self._left()
+
+    def _tell_when_left(self, call: Callable[[], None] | None) -> None:
+        self._left = call
+        if call is not None and self.transport.is_closing():
+            call()
+
+    def _start_clock(self) -> None:
         self._due = self.loop.call_later(self.header_timeout_s, self._close_if_late)
 
+    def _stop_clock(self) -> None:
+        if self._due is not None:
+            self._due.cancel()
+            self._due = None
+
     def _close_if_late(self) -> None:
+        self._due = None
         if self._in_head:
             self.transport.close()
 
@@ -107,13 +140,31 @@ class LimitedProtocol(HttpToolsProtocol):
 class DrainingServer(uvicorn.Server):
     """Stops on SIGTERM or SIGINT once what is being answered is answered; a second one ends it."""
 
-    def __init__(self, config: uvicorn.Config, app: Starlette, *, notice_s: float) -> None:
+    def __init__(self, config: uvicorn.Config, app: RouterApp, *, notice_s: float) -> None:
         super().__init__(config)
         self._app, self._notice_s = app, notice_s
+        self.say: Callable[[str], None] | None = None
+        """Told, at the start, where it listens and which models cannot be reached."""
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to listen."""
+        await super().startup(sockets)
+        if self.say is None:
+            return
+        host, port = self.config.host, self.config.port
+        address = f"[{host}]" if ":" in host else host
+        self.say(f"The router listens on http://{address}:{port}/v1 (Ctrl-C stops it)")
+        service = self._app.service
+        for name, settings in service.router.config.tiers.items():
+            if not (await service.reachable())[name]:
+                self.say(
+                    f"{name}: nothing answers at {settings.base_url} yet; /readyz tells when it "
+                    "does"
+                )
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begin to drain; with a notice, after being unready for a while."""
-        service = self._app.state.service
+        service = self._app.service
         if service.is_draining:
             self.should_exit = self.force_exit = True
             return
@@ -147,6 +198,8 @@ def server_for(
     settings: dict[str, Any] = {
         "host": host,
         "port": port,
+        "interface": "asgi3",
+        "proxy_headers": False,
         "http": type("Protocol", (LimitedProtocol,), limits),
         "ws": "none",
         "lifespan": "on",
@@ -161,16 +214,23 @@ def server_for(
     return DrainingServer(uvicorn_config, app, notice_s=config.server.drain_notice_s)
 
 
-def serve(config: RouterConfig, *, host: str, port: int) -> None:
+def serve(config: RouterConfig, *, host: str, port: int, say: Callable[[str], None]) -> None:
     """Serve until told to stop.
+
+    Args:
+        say: told where it listens, once it does, and which models cannot be reached then.
 
     Raises:
         InputError: the configuration or the address cannot be used.
     """
     server = server_for(config, host=host, port=port)
+    server.say = say
     listener = _listener(host, port)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    # What is there now stays: collections of garbage need not look at it again.
+    gc.collect()
+    gc.freeze()
     with listener:
         server.run(sockets=[listener])
 

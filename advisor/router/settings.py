@@ -189,7 +189,8 @@ class PolicySettings(_Part):
     calibration: Calibration | None = None
     """From the score to P(right), applied before the threshold."""
     top_logprobs: Annotated[int, Field(ge=0, le=20)] = 5
-    """Alternatives asked for at each token where a confidence is needed."""
+    """Alternatives asked for at each token by the scores that look at them, label_probability and
+    logistic; the others ask for one at most."""
     prerouter: PreRouterSettings | None = None
     hedge_after_s: PositiveFloat | None = None
     by_type: dict[str, TypeRule] = Field(default_factory=dict)

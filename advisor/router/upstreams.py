@@ -3,20 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import socket
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import aiohttp
-from aiohttp.abc import AbstractResolver, ResolveResult
-from aiohttp.resolver import ThreadedResolver
-
-from advisor.router.addresses import is_refused
 from advisor.router.config import TierName
+from advisor.router.connections import ConnectionPool, Response
 from advisor.router.costs import Usage
 from advisor.router.events import Event, events
 from advisor.router.failures import (
@@ -25,17 +18,15 @@ from advisor.router.failures import (
     answer_in,
     failure_of,
     refusal_of,
-    was_not_served,
 )
+from advisor.router.json_bytes import encoded
 from advisor.router.requests import PATHS, Endpoint
-from advisor.router.resilience import Breaker
+from advisor.router.resilience import Admission, Breaker
 from advisor.router.settings import FailureSettings, UpstreamSettings
 
 KEEPALIVE_S = 4.0
 """Below the 5 s after which uvicorn, and so vLLM, closes idle connections: a request sent into a
 closing connection is lost."""
-
-MAX_ERROR_BYTES = 20_000
 
 Charger = Callable[[Usage], None]
 
@@ -46,31 +37,6 @@ class Reply:
 
     body: dict[str, Any]
     seconds: float
-
-
-class GuardedResolver(AbstractResolver):
-    """Resolves names as the system does, and leaves refused addresses out."""
-
-    def __init__(self) -> None:
-        self._system = ThreadedResolver()
-
-    async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
-    ) -> list[ResolveResult]:
-        """Addresses of a name.
-
-        Raises:
-            OSError: none, or only refused ones.
-        """
-        found = await self._system.resolve(host, port, family)
-        allowed = [address for address in found if not is_refused(address["host"])]
-        if not allowed:
-            raise OSError(f"{host} has no address that may be called")
-        return allowed
-
-    async def close(self) -> None:
-        """Nothing is held open."""
-        await self._system.close()
 
 
 class Upstream:
@@ -97,32 +63,37 @@ class Upstream:
         self.breaker = Breaker(failures=failure.breaker_failures, open_s=failure.breaker_open_s)
         self._observed = observed
         self._slots = asyncio.Semaphore(settings.max_concurrency)
-        headers = {"content-type": "application/json", "user-agent": "advisor-router"}
+        headers = {
+            "content-type": "application/json",
+            "accept-encoding": "identity",
+            "user-agent": "advisor-router",
+        }
         if key:
             headers["authorization"] = f"Bearer {key}"
-        self._session = aiohttp.ClientSession(
+        self._pool = ConnectionPool(
+            settings.base_url,
             headers=headers,
-            connector=aiohttp.TCPConnector(
-                limit=0, resolver=GuardedResolver(), keepalive_timeout=KEEPALIVE_S
-            ),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=settings.connect_timeout_s),
+            connect_timeout_s=settings.connect_timeout_s,
+            keepalive_s=KEEPALIVE_S,
         )
 
     async def close(self) -> None:
         """Close every connection."""
-        await self._session.close()
+        await self._pool.close()
 
     async def is_reachable(self) -> bool:
         """Whether something listens there that speaks HTTP."""
         try:
-            async with (
-                asyncio.timeout(self.settings.connect_timeout_s),
-                self._session.get(f"{self.settings.base_url}/models", allow_redirects=False),
-            ):
-                return True
-        except (TimeoutError, aiohttp.ClientError, OSError):
+            async with asyncio.timeout(self.settings.connect_timeout_s):
+                connection = await self._pool.connection()
+                response = connection.send(self._pool.request("GET", "/models", {}, b""))
+                try:
+                    await response.head()
+                finally:
+                    response.close()
+        except (OSError, ValueError):
             return False
+        return True
 
     async def complete(
         self,
@@ -147,16 +118,19 @@ class Upstream:
         """
         payload = self._payload(body)
         begin = time.perf_counter()
-        loop = asyncio.get_running_loop()
-        deadline = min(deadline_s, loop.time() + self.settings.timeout_s)
-        async with (
-            self._attempt(len(payload), charge) as attempt,
-            asyncio.timeout_at(deadline),
-            self._slots,
-            await self._post(endpoint, payload, headers, attempt) as response,
-        ):
-            answer = answer_in(await self._read(response, attempt), endpoint)
+        deadline = min(deadline_s, asyncio.get_running_loop().time() + self.settings.timeout_s)
+        attempt = Attempt(self, len(payload), charge)
+        attempt.begin()
+        try:
+            async with asyncio.timeout_at(deadline), self._slots:
+                attempt.has_slot = True
+                response = await self._sent(endpoint, payload, headers, attempt)
+                raw = await self._whole(response, attempt)
+            answer = answer_in(raw, endpoint)
             attempt.reported(answer.get("usage"))
+        except BaseException as error:
+            raise attempt.end(error) from None
+        attempt.end(None)
         return Reply(body=answer, seconds=time.perf_counter() - begin)
 
     async def open_stream(
@@ -176,55 +150,33 @@ class Upstream:
         options = {**(body.get("stream_options") or {}), "include_usage": True}
         payload = self._payload({**body, "stream": True, "stream_options": options})
         stream = UpstreamStream(self, len(payload), charge, choices=body.get("n") or 1)
-        await stream.open(
-            lambda attempt: self._post(endpoint, payload, headers, attempt), deadline_s=deadline_s
-        )
+        await stream.open(endpoint, payload, headers, deadline_s=deadline_s)
         return stream
 
     def _payload(self, body: Mapping[str, Any]) -> bytes:
-        whole = {**body, **self.settings.extra_body, "model": self.settings.model}
-        return json.dumps(whole, separators=(",", ":")).encode()
+        return encoded({**body, **self.settings.extra_body, "model": self.settings.model})
 
-    @asynccontextmanager
-    async def _attempt(self, sent_bytes: int, charge: Charger) -> AsyncIterator[Attempt]:
-        attempt = Attempt(self, sent_bytes, charge)
-        attempt.begin()
-        try:
-            yield attempt
-        except BaseException as error:
-            raise attempt.end(error) from None
-        attempt.end(None)
-
-    async def _post(
+    async def _sent(
         self, endpoint: Endpoint, payload: bytes, headers: Mapping[str, str], attempt: Attempt
-    ) -> aiohttp.ClientResponse:
-        """The response, once its status is known to be a good one."""
+    ) -> Response:
+        """The response that comes to a request."""
+        connection = await self._pool.connection()
+        request = self._pool.request("POST", PATHS[endpoint], headers, payload)
         attempt.sent = True
-        response = await self._session.post(
-            self.settings.base_url + PATHS[endpoint],
-            data=payload,
-            headers=headers,
-            allow_redirects=False,
-        )
-        if response.status == 200:
-            return response
-        try:
-            raw = await response.content.read(MAX_ERROR_BYTES)
-        finally:
-            response.close()
-        # Whoever answers with an error has not written an answer: nothing is charged.
-        attempt.sent = False
-        raise refusal_of(response.status, response.headers, raw)
+        return connection.send(request)
 
-    async def _read(self, response: aiohttp.ClientResponse, attempt: Attempt) -> bytes:
-        parts = bytearray()
-        async for chunk in response.content.iter_any():
-            parts += chunk
-            attempt.received_bytes = len(parts)
-            if len(parts) > self.settings.max_response_bytes:
-                response.close()
-                raise UpstreamError("malformed", "the answer is larger than max_response_bytes")
-        return bytes(parts)
+    async def _whole(self, response: Response, attempt: Attempt) -> bytes:
+        """The body of a response, which must be one with an answer."""
+        try:
+            raw = await response.whole(limit_bytes=self.settings.max_response_bytes)
+        finally:
+            attempt.received_bytes = response.received_bytes
+            response.close()
+        if response.status != 200:
+            # Whoever answers with an error has not written an answer: nothing is charged.
+            attempt.sent = False
+            raise refusal_of(response.status, response.headers, raw)
+        return raw
 
 
 class Attempt:
@@ -234,8 +186,9 @@ class Attempt:
         self._upstream, self._sent_bytes, self._charge = upstream, sent_bytes, charge
         self._begin = time.perf_counter()
         self._usage: Usage | None = None
-        self.sent = False
-        """Whether the model may have begun to work on it."""
+        self._admission: Admission = "usual"
+        self.has_slot = self.sent = False
+        """sent: whether the model may have begun to work on it."""
         self.received_bytes = 0
         self.output_tokens = 0
 
@@ -246,13 +199,15 @@ class Attempt:
             UpstreamError: it is open.
         """
         breaker = self._upstream.breaker
-        if not breaker.admits():
+        admission = breaker.admit()
+        if admission is None:
             self._upstream._observed(self._upstream.name, "unavailable", 0.0)
             raise UpstreamError(
                 "unavailable",
                 "too many failures in a row: not asked for the moment",
                 retry_after_s=breaker.retry_after_s,
             )
+        self._admission = admission
 
     def reported(self, usage: Any) -> None:
         """The upstream says what it used."""
@@ -260,29 +215,35 @@ class Attempt:
 
     def end(self, error: BaseException | None) -> BaseException:
         """Charge, count, and say what the error means."""
-        failure = error if error is None else failure_of(error)
-        if isinstance(failure, UpstreamError) and failure.cause == "timeout" and not self.sent:
-            failure = UpstreamError("unavailable", "all its slots stayed taken")
-        if self._usage is None and self.sent and not was_not_served(failure):
+        failure = error if error is None else self._failure(error)
+        if self._usage is None and self.sent:
             tokens = self.output_tokens or self.received_bytes // 4
             self._usage = Usage.assumed(sent_bytes=self._sent_bytes, output_tokens=tokens)
         if self._usage is not None:
             self._charge(self._usage)
         breaker, outcome = self._upstream.breaker, "ok"
         if failure is None:
-            breaker.succeeded()
+            breaker.succeeded(self._admission)
         elif not isinstance(failure, UpstreamError):
-            breaker.undecided()
+            breaker.undecided(self._admission)
             outcome = "cancelled"
         elif failure.cause in SPARED:
-            breaker.undecided()
+            breaker.undecided(self._admission)
             outcome = failure.cause
         else:
-            breaker.failed()
+            breaker.failed(self._admission)
             outcome = failure.cause
         seconds = time.perf_counter() - self._begin
         self._upstream._observed(self._upstream.name, outcome, seconds)
         return failure or RuntimeError("the attempt succeeded")
+
+    def _failure(self, error: BaseException) -> BaseException:
+        failure = failure_of(error)
+        if not isinstance(error, TimeoutError) or self.sent:
+            return failure
+        if not self.has_slot:
+            return UpstreamError("unavailable", "all its slots stayed taken")
+        return UpstreamError("connection", "no connection in time")
 
 
 class UpstreamStream:
@@ -297,31 +258,38 @@ class UpstreamStream:
         self._upstream = upstream
         self._attempt = Attempt(upstream, sent_bytes, charge)
         self._choices_left = choices
-        self._response: aiohttp.ClientResponse | None = None
+        self._response: Response | None = None
         self._events: AsyncIterator[Event] | None = None
         self._first: Event | None = None
         self._has_slot = self._ended = self.finished = False
 
-    async def open(self, post: Callable[[Attempt], Any], *, deadline_s: float) -> None:
+    async def open(
+        self, endpoint: Endpoint, payload: bytes, headers: Mapping[str, str], *, deadline_s: float
+    ) -> None:
         """Send, and wait for the first event."""
         self._attempt.begin()
-        settings = self._upstream.settings
-        deadline = min(deadline_s, asyncio.get_running_loop().time() + settings.timeout_s)
+        upstream, attempt = self._upstream, self._attempt
+        deadline = min(deadline_s, asyncio.get_running_loop().time() + upstream.settings.timeout_s)
         try:
             async with asyncio.timeout_at(deadline):
-                await self._upstream._slots.acquire()
-                self._has_slot = True
-                self._response = await post(self._attempt)
-                assert self._response is not None
-                self._events = events(self._response.content.iter_any())
+                await upstream._slots.acquire()
+                self._has_slot = attempt.has_slot = True
+                self._response = await upstream._sent(endpoint, payload, headers, attempt)
+                await self._response.head()
+                if self._response.status != 200:
+                    await upstream._whole(self._response, attempt)
+                self._events = events(self._response.pieces())
                 self._first = await self._checked_next()
             if self._first is None:
                 raise UpstreamError("truncated", "the stream ended before its first event")
         except BaseException as error:
             raise self._end(error) from None
 
-    async def next(self) -> Event | None:
+    async def next(self, *, deadline_s: float) -> Event | None:
         """The next event; None once the stream is complete.
+
+        Args:
+            deadline_s: of the whole answer, on the event loop's clock.
 
         Raises:
             UpstreamError: it broke off.
@@ -329,8 +297,10 @@ class UpstreamStream:
         if self._first is not None:
             event, self._first = self._first, None
             return event
+        idle_s = self._upstream.settings.stream_idle_timeout_s
+        due_s = min(deadline_s, asyncio.get_running_loop().time() + idle_s)
         try:
-            async with asyncio.timeout(self._upstream.settings.stream_idle_timeout_s):
+            async with asyncio.timeout_at(due_s):
                 event_or_end = await self._checked_next()
             if event_or_end is None or event_or_end.done:
                 if not self.finished:

@@ -177,3 +177,15 @@ def test_features_are_finite_whatever_the_answer() -> None:
     matrix = feature_matrix([certain, answer_confidence(INVOICE, output="json")])
     assert matrix.shape == (2, 6)
     assert np.isfinite(matrix).all()
+
+
+@pytest.mark.parametrize("mark", ["</s>", "<|im_end|>", "<｜end▁of▁sentence｜>", "<end_of_turn>"])
+def test_the_mark_that_ends_an_answer_is_no_part_of_it(mark: str) -> None:
+    """vLLM lists it last; a label or a JSON answer with it would be neither."""
+    ended = {"content": [*INVOICE["content"], *logged((mark, 0.01))["content"]]}
+
+    assert answer_confidence(ended, output="json") == answer_confidence(INVOICE, output="json")
+    label = logged(("refund", 0.8), (mark, 0.2))
+    assert answer_confidence(label, output="label").weakest_token == pytest.approx(0.8)
+    assert label_probability(label, ["refund", "order"]) == pytest.approx(1.0)
+    assert text_of(logged(("a ", 0.9), ("<b>", 0.9))) == "a <b>"

@@ -129,7 +129,7 @@ class Served:
 
     @property
     def router(self) -> Router:
-        found: Router = self.server._app.state.service.router
+        found: Router = self.server._app.service.router
         return found
 
 

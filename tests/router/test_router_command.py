@@ -133,4 +133,21 @@ def test_a_taken_port_is_one_line(tmp_path: Path, model: str) -> None:
     done = subprocess.run(command(path, "--port", taken), capture_output=True, text=True)
 
     assert done.returncode == 2
-    assert done.stderr.splitlines()[-1].endswith("cannot listen: Address already in use")
+    [line] = done.stderr.splitlines()
+    assert line.endswith("cannot listen: Address already in use")
+
+
+def test_a_model_that_is_not_there_yet_is_named_at_the_start(tmp_path: Path) -> None:
+    nobody = f"http://127.0.0.1:{free_port()}/v1"
+    path = written(tmp_path, llm={"base_url": nobody, "model": "m"}, policy={"name": "llm_only"})
+    port = free_port()
+    with subprocess.Popen(
+        command(path, "--port", str(port)), stderr=subprocess.PIPE, text=True
+    ) as router:
+        assert router.stderr is not None
+        lines = [router.stderr.readline() for _ in range(2)]
+        assert f"listens on http://127.0.0.1:{port}/v1" in lines[0]
+        assert lines[1].startswith(f"llm: nothing answers at {nobody} yet")
+        assert status(f"http://127.0.0.1:{port}/healthz") == 200
+        router.send_signal(signal.SIGTERM)
+        assert router.wait(20) == 0

@@ -126,6 +126,7 @@ def test_a_secret_in_the_wrong_place_is_not_repeated(changes: dict[str, Any]) ->
         "http:///v1",
         "http://host/v1?key=1",
         "http://host:99999/v1",
+        f"http://{'a' * 80}.example/v1",
         "host/v1",
     ],
 )
@@ -152,13 +153,10 @@ def test_a_name_that_resolves_to_a_metadata_service_is_not_called(
 ) -> None:
     import asyncio
 
-    from aiohttp.resolver import ThreadedResolver
+    async def rebound(*_: Any, **__: Any) -> list[Any]:
+        return [(2, 1, 6, "", ("169.254.169.254", 80))]
 
-    async def rebound(self: Any, host: str, port: int = 0, family: Any = 0) -> list[dict[str, Any]]:
-        found = {"hostname": host, "host": "169.254.169.254", "port": port}
-        return [{**found, "family": 2, "proto": 0, "flags": 0}]
-
-    monkeypatch.setattr(ThreadedResolver, "resolve", rebound)
+    monkeypatch.setattr(asyncio.BaseEventLoop, "getaddrinfo", rebound)
 
     async def scenario() -> None:
         async with both() as models:
@@ -191,6 +189,14 @@ def test_the_environment_is_checked_at_the_start(tmp_path: Path) -> None:
         "policy.prerouter.file",
         "--host 192.168.1.1 is reached from other machines",
     ]
+
+
+@pytest.mark.parametrize("key", ["sk-1\r\nx-evil: 1", "sk-schlüssel"])
+def test_a_key_that_no_header_can_hold_is_found_at_the_start_and_not_shown(key: str) -> None:
+    config = RouterConfig.from_mapping(document(slm={**UPSTREAM, "api_key_env": "SLM_KEY"}))
+    with pytest.raises(ConfigurationError, match="SLM_KEY holds a line break") as caught:
+        config.check_environment({"SLM_KEY": key})
+    assert "sk-" not in str(caught.value)
 
 
 def test_a_file_that_is_no_pre_router_is_refused(tmp_path: Path) -> None:

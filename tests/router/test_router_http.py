@@ -347,14 +347,14 @@ def test_readiness_follows_the_upstreams_and_draining() -> None:
         async with both() as models, served(models.config()) as to:
 
             async def ready() -> tuple[int, str]:
-                to.server._app.state.service._reachable = (-10.0, {})
+                to.server._app.service._reachable = (-10.0, {})
                 async with to.session.get(to.url + "/readyz") as response:
                     return response.status, (await response.json())["status"]
 
             assert await ready() == (200, "ready")
-            to.server._app.state.service.is_draining = True
+            to.server._app.service.is_draining = True
             assert await ready() == (503, "draining")
-            to.server._app.state.service.is_draining = False
+            to.server._app.service.is_draining = False
             models.slm.fault = models.llm.fault = "server_error"
             assert (await ready())[0] == 200, "something listens"
         gone = FakeUpstream(port=9)

@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 from routing import both, counted, request, router
 
 from advisor.errors import InputError
+from advisor.quality.confidence import answer_confidence
 from advisor.router.cache import MemoryCache, RedisCache
 from advisor.router.costs import Bill, Charge, Usage, cost_usd
 from advisor.router.events import Collected, MalformedEventError, as_events, events
 from advisor.router.failures import retry_after_s
-from advisor.router.gating import GateStep
+from advisor.router.gating import GateStep, weakest_token
 from advisor.router.limits import Limits
 from advisor.router.refusals import RefusedError
 from advisor.router.requests import RouterRequest
@@ -41,30 +42,44 @@ class Clock:
 def test_a_half_open_breaker_lets_one_request_try() -> None:
     clock = Clock()
     breaker = Breaker(failures=2, open_s=10, clock=clock)
-    breaker.failed()
+    breaker.failed("usual")
     assert breaker.state == "closed"
-    breaker.failed()
-    assert (breaker.state, breaker.admits(), breaker.retry_after_s) == ("open", False, 10)
+    breaker.failed("usual")
+    assert (breaker.state, breaker.admit(), breaker.retry_after_s) == ("open", None, 10)
 
     clock.now += 10
-    assert (breaker.state, breaker.admits(), breaker.admits()) == ("half_open", True, False)
-    breaker.failed()
+    assert (breaker.state, breaker.admit(), breaker.admit()) == ("half_open", "trial", None)
+    breaker.failed("trial")
     assert breaker.state == "open"
 
     clock.now += 10
-    assert breaker.admits()
-    breaker.undecided()  # the trial was cancelled: the next request may try
-    assert breaker.admits()
-    breaker.succeeded()
-    assert (breaker.state, breaker.admits()) == ("closed", True)
+    assert breaker.admit() == "trial"
+    breaker.undecided("trial")  # it was cancelled: the next request may try
+    assert breaker.admit() == "trial"
+    breaker.succeeded("trial")
+    assert (breaker.state, breaker.admit()) == ("closed", "usual")
+
+
+def test_what_was_sent_before_a_breaker_opened_has_no_say() -> None:
+    clock = Clock()
+    breaker = Breaker(failures=1, open_s=10, clock=clock)
+    breaker.failed("usual")
+    clock.now += 6
+    breaker.failed("usual")
+    breaker.succeeded("usual")
+    assert (breaker.state, breaker.retry_after_s) == ("open", 4)
+    clock.now += 4
+    assert breaker.admit() == "trial"
+    breaker.undecided("usual")
+    assert breaker.admit() is None, "the trial is still under way"
 
 
 def test_a_success_between_failures_keeps_a_breaker_closed() -> None:
     breaker = Breaker(failures=2, open_s=10)
     for _ in range(5):
-        breaker.failed()
-        breaker.succeeded()
-    assert breaker.admits()
+        breaker.failed("usual")
+        breaker.succeeded("usual")
+    assert breaker.admit() == "usual"
 
 
 @given(st.floats(0, 1), st.integers(0, 300))
@@ -365,6 +380,41 @@ def test_confidence_of_a_record_is_that_of_its_weakest_value_token() -> None:
     assert step.judge(request(), {"choices": [choice]}, threshold=0.61).cause == "low_confidence"
     silent = {"choices": [{**choice, "logprobs": None}]}
     assert step.judge(request(), silent, threshold=0.5).cause == "no_confidence"
+
+
+@given(
+    st.lists(
+        st.fixed_dictionaries(
+            {
+                "token": st.sampled_from(["refund", " ", "\n", "_status", "\ufffd", ""]),
+                "logprob": st.floats(-20, 1),
+                "bytes": st.sampled_from([None, [], [32], [194, 160], [226, 130], [97, 98]]),
+            }
+        ),
+        max_size=6,
+    )
+)
+def test_the_quick_score_is_the_thorough_one(tokens: list[dict[str, Any]]) -> None:
+    logprobs = {"content": tokens}
+    try:
+        thorough = answer_confidence(logprobs, output="label").weakest_token
+    except InputError:
+        with pytest.raises(InputError):
+            weakest_token(logprobs)
+    else:
+        assert weakest_token(logprobs) == pytest.approx(thorough, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [None, 7, {}, {"content": None}, {"content": [7]}, {"content": [{"token": "x"}]},
+     {"content": [{"token": "x", "logprob": "?"}]}, {"content": [{"token": "x", "logprob": None}]},
+     {"content": [{"token": 1, "logprob": 0}]}, {"content": [{"logprob": 0, "bytes": [300]}]},
+     {"content": [{"token": "x", "logprob": math.nan}]}],
+)  # fmt: skip
+def test_log_probabilities_in_another_form_give_no_score(wrong: Any) -> None:
+    with pytest.raises(InputError):
+        weakest_token(wrong)
 
 
 def test_opentelemetry_gets_spans_and_genai_metrics() -> None:

@@ -80,11 +80,21 @@ def test_log_probabilities_are_asked_for_and_not_passed_on() -> None:
         async with both() as models, router(models) as opened:
             plain = await opened.answer(request())
             wanted = await opened.answer(request("another", logprobs=True, top_logprobs=9))
-            assert [body["top_logprobs"] for body in models.slm.bodies] == [5, 9]
+            assert [body["top_logprobs"] for body in models.slm.bodies] == [1, 9]
             assert plain.body is not None
             assert plain.body["choices"][0]["logprobs"] is None
             assert wanted.body is not None
             assert wanted.body["choices"][0]["logprobs"]["content"]
+
+    asyncio.run(scenario())
+
+
+def test_a_score_that_looks_at_rivals_asks_for_them() -> None:
+    async def scenario() -> None:
+        policy = {"score": "label_probability", "top_logprobs": 7}
+        async with both() as models, router(models, policy=policy) as opened:
+            await opened.answer(request())
+            assert [body["top_logprobs"] for body in models.slm.bodies] == [7]
 
     asyncio.run(scenario())
 
