@@ -15,6 +15,7 @@ from advisor.calibrate.problem import METRICS, Problem, start_of
 from advisor.calibrate.solver import Solution, solve
 from advisor.calibrate.spread import labels_of
 from advisor.catalog.coefficients import COEFFICIENT_NAMES
+from advisor.physics.rates import EXPERT_KERNELS
 
 FloatArray = NDArray[np.float64]
 
@@ -25,6 +26,8 @@ NOTHING, ENDLESS = 1e-12, 1e6
 """A cost of nothing; a rate that makes what it divides take no time."""
 
 FULL = "full law"
+
+EXPERT_KINDS = ("16bit", *EXPERT_KERNELS.values())
 
 WITHOUT: dict[str, dict[str, float]] = {
     "host time a step": {
@@ -48,6 +51,7 @@ WITHOUT: dict[str, dict[str, float]] = {
         "moe_layer_8bit_s": NOTHING,
         "moe_layer_fp4_s": NOTHING,
         "moe_layer_weight_only_s": NOTHING,
+        "moe_layer_mxfp4_s": NOTHING,
         "latent_layer_s": NOTHING,
         "quantize_layer_s": NOTHING,
     },
@@ -70,13 +74,9 @@ WITHOUT: dict[str, dict[str, float]] = {
     "prefill attention": {"prefill_attention": ENDLESS},
     "LM head and sampler": {"head_bandwidth": ENDLESS, "sampling_bandwidth": ENDLESS},
     "norms and activations": {"activation_bandwidth": ENDLESS},
-    "expert reads": {
-        f"expert_bandwidth_{kind}": ENDLESS for kind in ("16bit", "8bit", "fp4", "weight_only")
-    },
+    "expert reads": {f"expert_bandwidth_{kind}": ENDLESS for kind in EXPERT_KINDS},
     "uneven routing": {"routing_evenness": ENDLESS},
-    "expert padding": {
-        f"expert_padding_{kind}": NOTHING for kind in ("16bit", "8bit", "fp4", "weight_only")
-    },
+    "expert padding": {f"expert_padding_{kind}": NOTHING for kind in EXPERT_KINDS},
     "all-reduce latency": {"reduce_s": NOTHING, "reduce_hop_s": NOTHING},
     "all-reduce bytes": {"link_bandwidth": ENDLESS},
     "request overhead": {"request_overhead_s": NOTHING},

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from pydantic import ValidationError
 
+from advisor.calibrate.checkpoints import model_of
 from advisor.calibrate.measurements import Setup
 from advisor.catalog import Catalog
 from advisor.catalog.accelerators import AcceleratorSpec
@@ -14,10 +15,14 @@ from advisor.catalog.models import ModelSpec, Precision
 from advisor.documents import describe
 from advisor.errors import InputError
 from advisor.physics.deployment import Deployment
-from advisor.physics.engine import Generation, engine_generation
+from advisor.physics.engine import Generation, engine_generation, is_version
+from advisor.records import Record
 from advisor.serving.engine import EngineSettings, vllm_defaults
 
 _SPREAD = re.compile(r"^uniform\[([0-9.]+),\s*([0-9.]+)\]x$")
+
+DP_ATTENTION_USERS = 128
+"""From which concurrency on recipes switch to data-parallel attention."""
 
 V0_CONTEXT_BUDGET = 2048
 """Smallest token budget of engine V0 without chunked prefill; else the longest context."""
@@ -49,9 +54,12 @@ def condition_of(setup: Setup, catalog: Catalog) -> Condition:
         InputError: unknown model or accelerator, a layout that contradicts itself, lengths beyond
             the model's context, a load without its size.
     """
-    model = catalog.model(setup.model)
-    accelerator = catalog.accelerator(setup.accelerator)
     assumed: list[str] = []
+    model, told = model_of(setup.model, catalog, assumed)
+    if told and setup.weights_dtype is None:
+        assumed.append(f"weights_dtype={told}")
+        setup = setup.model_copy(update={"weights_dtype": told})
+    accelerator = catalog.accelerator(setup.accelerator)
     if setup.engine.lower() != "vllm":
         raise InputError(f"engine '{setup.engine}': only vllm is modelled")
     if (setup.pipeline_parallel or 1) > 1:
@@ -113,10 +121,7 @@ def _deployment(
         if setup.n_accelerators and t > 1:
             assumed.append(f"tensor_parallel={t}")
     if model.moe and dp == t > 1 and ep == t * dp:
-        # Attention data-parallel inside the tensor-parallel group ("DP attention"): t
-        # accelerators in all, each with whole attention layers, the experts dealt out over them.
-        assumed.append(f"attention data-parallel over {t} accelerators")
-        t, dp, ep = 1, dp, dp
+        t, dp, ep = _inside_group(setup, t, assumed)
     elif model.moe is None:
         ep = 1
     try:
@@ -130,7 +135,30 @@ def _deployment(
             expert_parallel=ep,
         )
     except ValidationError as error:
-        raise InputError(describe(error, Deployment)) from None
+        raise InputError(_reason(error, Deployment)) from None
+
+
+def _inside_group(setup: Setup, t: int, assumed: list[str]) -> tuple[int, int, int]:
+    """Tensor-, data- and expert-parallel sizes that `tp t, dp t, ep t²` of a benchmark's table
+    means: t accelerators, over which the experts are dealt out.
+
+    With many users the attention is data-parallel inside the group ("DP attention"), each
+    accelerator holding whole layers of it. Loops of fewer are tabled so as well, but take the times
+    of a tensor-parallel attention: the same runs are in other tables as `tp t, dp 1, ep t`.
+    """
+    users = setup.concurrency
+    if users is not None and users < DP_ATTENTION_USERS:
+        assumed.append(f"experts over {t} accelerators, attention tensor-parallel")
+        return t, 1, t
+    assumed.append(f"attention data-parallel over {t} accelerators")
+    return 1, t, t
+
+
+def _reason(error: ValidationError, record: type[Record]) -> str:
+    """What is wrong, in one line; of settings that contradict each other, just that."""
+    first = error.errors()[0]
+    cause = first.get("ctx", {}).get("error")
+    return str(cause) if cause and not first["loc"] else describe(error, record)
 
 
 def _replicas(setup: Setup, deployment: Deployment) -> int:
@@ -188,9 +216,10 @@ def _engine(
     setup: Setup, deployment: Deployment, generation: Generation, assumed: list[str]
 ) -> EngineSettings:
     offline = setup.load in ("static_batch", "steady_batch")
-    defaults = vllm_defaults(
-        deployment.accelerator, api_server=not offline, engine_version=setup.engine_version
-    )
+    stated = setup.engine_version if is_version(setup.engine_version) else None
+    if setup.engine_version is not None and stated is None:
+        assumed.append(f"engine_version '{setup.engine_version}' taken for the newest")
+    defaults = vllm_defaults(deployment.accelerator, api_server=not offline, engine_version=stated)
     seqs, budget = defaults.max_num_seqs, defaults.max_num_batched_tokens
     changes: dict[str, object] = {}
     if generation in ("v0", "v0_early"):
@@ -198,11 +227,13 @@ def _engine(
         budget = min(budget, 131_072)
         changes |= {"async_scheduling": False, "enable_chunked_prefill": False}
     if setup.max_num_seqs is None:
+        seqs = min(seqs, setup.max_num_batched_tokens or seqs)
         assumed.append(f"max_num_seqs={seqs}")
-    if setup.max_num_batched_tokens is None:
-        assumed.append(f"max_num_batched_tokens={budget}")
     seqs = setup.max_num_seqs or seqs
-    budget = setup.max_num_batched_tokens or max(budget, seqs)
+    if setup.max_num_batched_tokens is None:
+        budget = max(budget, seqs)
+        assumed.append(f"max_num_batched_tokens={budget}")
+    budget = setup.max_num_batched_tokens or budget
     if setup.chunked_prefill is not None:
         changes["enable_chunked_prefill"] = setup.chunked_prefill
     changes["enable_prefix_caching"] = (
@@ -218,7 +249,7 @@ def _engine(
             }
         )
     except ValidationError as error:
-        raise InputError(describe(error, EngineSettings)) from None
+        raise InputError(_reason(error, EngineSettings)) from None
 
 
 def _spread(setup: Setup) -> tuple[float, float] | None:

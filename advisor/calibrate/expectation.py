@@ -15,7 +15,8 @@ from advisor.calibrate.conditions import Condition
 from advisor.catalog.coefficients import Coefficients
 from advisor.errors import AdvisorError
 from advisor.physics.memory import plan_memory
-from advisor.physics.step_time import EngineFlags, Rates, rates_of, step_terms
+from advisor.physics.rates import EngineFlags, Rates, rates_of
+from advisor.physics.step_time import step_terms
 from advisor.physics.work import Work, stack, work_of
 
 FloatArray = NDArray[np.float64]

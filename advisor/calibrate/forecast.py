@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +31,9 @@ _QUANTILES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
 
 OVERHEAD_JITTER = 0.15
 """1-sd of ln of the request overhead from one request to the next (networks, event loops)."""
+
+LARGEST_LOG_SD = 2.0
+"""1-sd of ln of a wait, at most: beyond it all that is known is that the load is near capacity."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +109,7 @@ class Forecaster:
     def _levels(
         self, condition: Condition, calibration: Calibration, spread: LogSpread, index: int
     ) -> tuple[Level, Level]:
-        """ln(true/predicted) of steps, and of the time to first token within the engine."""
+        """ln(true/predicted) of steps, and of the time to first token that those steps give."""
         identity, model = deployment_identity(condition), condition.deployment.model
         decode = self.decode_levels.get(identity)
         first = self.first_token_levels.get(identity)
@@ -116,8 +119,6 @@ class Forecaster:
         if first is None:
             known = float(spread.ttft[index])
             first = Level(0.0, math.hypot(known, calibration.prefill_log_sd(model)))
-            if decode.rows:
-                first = replace(first, sd=min(first.sd, math.hypot(decode.sd, 0.1)))
         return decode, first
 
     def _one(
@@ -146,6 +147,7 @@ class Forecaster:
                 for factor in (1.0, math.exp(decode.sd), math.exp(-decode.sd))
             )
         share = condition.replicas * condition.deployment.data_parallel
+        alone = condition.setup.load in ("static_batch", "steady_batch")
         label = "measured" if decode.rows else calibration.label
         return Forecast(
             latency_s={
@@ -158,6 +160,7 @@ class Forecaster:
                     first,
                     overhead_s,
                     overhead_sd,
+                    0.0 if alone else middle.get("ttft_mean", 0.0),
                 )
                 for name in METRICS
                 if math.isfinite(middle.get(name, math.nan))
@@ -270,25 +273,34 @@ def _figure(
     first: Level,
     overhead_s: float,
     overhead_sd: float,
+    first_token_s: float,
 ) -> Figure:
     """Median and 90 % interval of a metric.
 
     `slow` and `fast` are the engine with every step one standard deviation longer or shorter, so
     that near saturation the interval widens by itself. What starts with a request also carries the
-    request overhead, whose doubt is independent.
+    request overhead, whose doubt is independent; an E2E holds a mean first token of
+    `first_token_s`, with its level and its doubt (0 for batches, whose E2E was fitted itself).
     """
     quantity = name.partition("_")[0]
     with_overhead = quantity in ("ttft", "e2e")
-    ratio = first.sd / max(decode.sd, 1e-9) if quantity == "ttft" else 1.0
     outside = overhead_s if with_overhead else 0.0
     engine = max(middle - outside, 1e-9)
-    shift = math.exp(first.mean - decode.mean) if quantity == "ttft" and first.rows else 1.0
-    up = math.log(max(slow - outside, 1e-9) / engine) * ratio
-    down = math.log(engine / max(fast - outside, 1e-9)) * ratio
-    total, share = middle * shift, engine / middle if middle > 0 else 1.0
+    up = math.log(max(slow - outside, 1e-9) / engine)
+    down = math.log(engine / max(fast - outside, 1e-9))
+    share = engine / middle if middle > 0 else 1.0
+    total, prompt_sd = middle, 0.0
+    if quantity == "ttft":
+        total = middle * math.exp(first.mean)
+        # Prompts are more doubtful than steps, and a queue makes as much more of it.
+        ratio = first.sd / max(decode.sd, 1e-9)
+        up, down = (min(one * ratio, LARGEST_LOG_SD) for one in (up, down))
+    elif quantity == "e2e":
+        total = middle + first_token_s * math.expm1(first.mean)
+        prompt_sd = first.sd * max(first_token_s - outside, 0.0) / max(middle, first_token_s, 1e-9)
     own = first.sd if quantity == "ttft" else 0.3 * decode.sd
     up, down = max(share * up, own), max(share * down, own)
-    extra = (1 - share) * overhead_sd
+    extra = math.hypot((1 - share) * overhead_sd, prompt_sd)
     return Figure(
         value=total,
         low=total * math.exp(-NORMAL_90 * math.hypot(down, extra)),

@@ -63,6 +63,7 @@ FIRM_PRIORS = {
     "expert_bandwidth_16bit": 0.15,
     "expert_bandwidth_8bit": 0.2,
     "expert_bandwidth_fp4": 0.2,
+    "expert_bandwidth_mxfp4": 0.2,
 }
 """What kernel tables (calibration/operators.yaml) tell already."""
 
@@ -79,12 +80,15 @@ DEVIATING = (
     "expert_bandwidth_8bit",
     "expert_bandwidth_fp4",
     "expert_bandwidth_weight_only",
+    "expert_bandwidth_mxfp4",
     "expert_compute_8bit",
     "expert_compute_fp4",
+    "expert_compute_mxfp4",
     "layer_s",
     "moe_layer_8bit_s",
     "moe_layer_fp4_s",
     "moe_layer_weight_only_s",
+    "moe_layer_mxfp4_s",
     "reduce_s",
     "link_bandwidth",
     "worker_early_s",
@@ -92,7 +96,12 @@ DEVIATING = (
 """Coefficients that may differ between accelerators beyond what kernel tables tell."""
 
 FAMILY_LOG_SD, ACCELERATOR_LOG_SD = 0.08, 0.05
-WIDE_FAMILY_LOG_SD = {"moe_layer_weight_only_s": 0.25, "worker_early_s": 0.3}
+WIDE_FAMILY_LOG_SD = {
+    "expert_compute_mxfp4": 0.25,
+    "moe_layer_weight_only_s": 0.25,
+    "moe_layer_mxfp4_s": 0.25,
+    "worker_early_s": 0.3,
+}
 """Kernels written for one generation of hardware, and host machines, differ more."""
 
 NOISE_LOG_SD = {"tpot": 0.06, "e2e": 0.04, "prefill": 0.12, "ttft": 0.15}

@@ -84,9 +84,9 @@ def _deployments(rows: Sequence[Measurement], conditions: Sequence[Condition]) -
         key = f"{row.source}|{row.setup.engine_version}|{deployment_identity(condition)}"
         groups.setdefault(key, []).append(index)
 
-    def load(index: int) -> tuple[int, int]:
+    def load(index: int) -> tuple[float, int]:
         setup = rows[index].setup
-        return setup.batch_size or setup.concurrency or 0, index
+        return setup.batch_size or setup.concurrency or setup.request_rate_per_s or 0.0, index
 
     return [sorted(members, key=load) for members in groups.values() if len(members) >= 3]
 

@@ -26,9 +26,15 @@ FloatArray = NDArray[np.float64]
 REQUESTS_PER_USER = 10
 """Requests for each concurrent user where a row does not say: the habit of InferenceX."""
 
-JITTER = (0.95, 1.05)
-"""Spread given to fixed lengths in a loop: identical requests would march in step, which real
-ones, stopped and started by a network, do not."""
+JITTER = (0.8, 1.2)
+"""Spread given to fixed output lengths in a loop. Identical requests would march in step round
+after round and wait for each other's prompts; measured loops do not: their TTFT is that of the
+opening burst and of steps met by chance, whatever the output length. E2E is of the nominal one."""
+
+SHORTEST_JITTERED = 20
+"""Tokens up to which a spread would change the mean."""
+
+VARIED = ("sharegpt", "distribution")
 
 CHAT_P95_TO_MEAN = 2.0
 """95th percentile of lengths over their mean where a row says only that they vary (lognormal)."""
@@ -78,7 +84,21 @@ def serve(
         # Without chunks vLLM refuses such prompts; rows that have them overrode the limit.
         settings = settings.model_copy(update={"enable_chunked_prefill": True})
     timeline = simulate_engine(cost, settings, kv_blocks=blocks, requests=requests)
-    return measured(timeline, behind_s)
+    served = measured(timeline, behind_s)
+    if not _is_jittered(condition):
+        return served
+    gaps = max(1, round(condition.output_tokens)) - 1
+    return dataclasses.replace(served, e2e_s=served.ttft_s + gaps * served.tpot_s)
+
+
+def _is_jittered(condition: Condition) -> bool:
+    """Whether a loop's output lengths are given a spread that its requests do not have."""
+    return (
+        condition.setup.load == "closed_loop"
+        and condition.spread is None
+        and condition.setup.length_spread not in VARIED
+        and condition.output_tokens > SHORTEST_JITTERED
+    )
 
 
 def cost_of(condition: Condition, coefficients: Coefficients) -> StepCost:
@@ -122,7 +142,7 @@ def draw(condition: Condition, *, seed: int, overhead_s: float = 0.0) -> Request
     return draw_requests(
         arrivals,
         _lengths(condition, setup.input_tokens, condition.input_tokens),
-        _lengths(condition, setup.output_tokens, condition.output_tokens),
+        _output_lengths(condition),
         count=count,
         seed=seed,
         shared_prefix_tokens=int(setup.shared_prefix_tokens or 0),
@@ -155,12 +175,16 @@ def _lengths(condition: Condition, nominal: float, true_mean: float) -> Lengths:
         low, high = condition.spread
         return Uniform(max(1, round(nominal * low)), max(1, round(nominal * high)))
     mean = max(1, round(true_mean))
-    if condition.setup.length_spread in ("sharegpt", "distribution"):
+    if condition.setup.length_spread in VARIED:
         return Lognormal(float(mean), float(mean) * CHAT_P95_TO_MEAN)
-    if condition.setup.load == "closed_loop" and mean > 20:
-        low, high = JITTER
-        return Uniform(max(1, round(mean * low)), max(1, round(mean * high)))
     return Fixed(mean)
+
+
+def _output_lengths(condition: Condition) -> Lengths:
+    if not _is_jittered(condition):
+        return _lengths(condition, condition.setup.output_tokens, condition.output_tokens)
+    low, high = JITTER
+    return Uniform(round(condition.output_tokens * low), round(condition.output_tokens * high))
 
 
 def behind_frontend(requests: Requests, service_s: float) -> tuple[Requests, FloatArray]:

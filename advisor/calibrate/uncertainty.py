@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from advisor.calibrate.expectation import Columns, Expected, expected
-from advisor.calibrate.problem import coefficients_of_rows
+from advisor.calibrate.problem import PRIOR_LOG_SD, coefficients_of_rows
 from advisor.catalog.coefficients import COEFFICIENT_NAMES
 from advisor.catalog.fits import FitFile, Label
 
@@ -51,9 +51,21 @@ def covariance_for(fit: FitFile, label: Label) -> FloatArray:
     """
     if not fit.log_covariance:
         return np.zeros((len(COEFFICIENT_NAMES), len(COEFFICIENT_NAMES)))
-    matrix = np.array([fit.log_covariance[name] for name in COEFFICIENT_NAMES])
+    matrix = _in_order(fit.log_covariance)
     if label not in ("measured", "calibrated"):
         matrix = matrix + deviation_covariance(fit.deviation_log_sd)
+    return matrix
+
+
+def _in_order(log_covariance: Mapping[str, tuple[float, ...]]) -> FloatArray:
+    """The covariance in the order of the coefficients; one that an older file does not know is as
+    doubtful as its prior."""
+    matrix = np.diag(np.full(len(COEFFICIENT_NAMES), PRIOR_LOG_SD**2))
+    known = [name for name in log_covariance if name in COEFFICIENT_NAMES]
+    theirs = [list(log_covariance).index(name) for name in known]
+    ours = [COEFFICIENT_NAMES.index(name) for name in known]
+    table = np.array(list(log_covariance.values()))
+    matrix[np.ix_(ours, ours)] = table[np.ix_(theirs, theirs)]
     return matrix
 
 

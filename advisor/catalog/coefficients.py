@@ -50,16 +50,20 @@ class Coefficients(Record):
     """Fused FP4 kernels, on chips that compute in FP4."""
     expert_bandwidth_weight_only: float = Field(0.65, ge=0.1, le=1)
     """4-bit experts expanded to 16 bit (Marlin, Triton)."""
+    expert_bandwidth_mxfp4: float = Field(0.92, ge=0.1, le=1)
+    """MXFP4 experts (gpt-oss), which have kernels of their own on every chip."""
     expert_compute_16bit: float = Field(0.48, ge=0.02, le=1)
     """Share of the peak rate of expert products."""
     expert_compute_8bit: float = Field(0.26, ge=0.02, le=1)
     expert_compute_fp4: float = Field(0.21, ge=0.01, le=1)
     expert_compute_weight_only: float = Field(0.28, ge=0.02, le=1)
+    expert_compute_mxfp4: float = Field(0.30, ge=0.02, le=1)
     expert_padding_16bit: float = Field(90.0, ge=0.5, le=300)
     """Phantom tokens an expert that is touched computes: tiles are padded."""
     expert_padding_8bit: float = Field(48.0, ge=0.5, le=300)
     expert_padding_fp4: float = Field(80.0, ge=0.5, le=300)
     expert_padding_weight_only: float = Field(12.0, ge=0.5, le=300)
+    expert_padding_mxfp4: float = Field(23.0, ge=0.5, le=300)
     routing_evenness: float = Field(3.0, ge=0.3, le=100)
     """Shape of the gamma distribution of experts' popularity: infinite for even routing."""
     layer_s: float = Field(45e-6, ge=2e-6, le=500e-6)
@@ -69,6 +73,7 @@ class Coefficients(Record):
     moe_layer_8bit_s: float = Field(45e-6, ge=1e-6, le=600e-6)
     moe_layer_fp4_s: float = Field(26e-6, ge=1e-6, le=600e-6)
     moe_layer_weight_only_s: float = Field(39e-6, ge=1e-6, le=600e-6)
+    moe_layer_mxfp4_s: float = Field(60e-6, ge=1e-6, le=600e-6)
     latent_layer_s: float = Field(30e-6, ge=1e-6, le=300e-6)
     """More of them in a layer with latent attention: down- and up-projections, absorption."""
     quantize_layer_s: float = Field(8e-6, ge=0.2e-6, le=100e-6)

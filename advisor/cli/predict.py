@@ -33,7 +33,11 @@ def add_to(verbs: Verbs) -> None:
         help="your own measurements: their deployments are predicted at the level they show",
     )
     parser.add_argument(
-        "--fits", type=Path, metavar="FITS.json", help="coefficients from `calibrate fit`"
+        "--fits",
+        type=Path,
+        metavar="FITS.json",
+        help="coefficients from `calibrate fit` or `calibrate run`; rows of a run that lie beside "
+        "its coefficients count as --own",
     )
     parser.set_defaults(run=run)
 

@@ -16,6 +16,11 @@ CURRENT: Generation = "v1_latest"
 _VERSION = re.compile(r"^v?(\d+)\.(\d+)(?:\.(\d+))?")
 
 
+def is_version(version: str | None) -> bool:
+    """Whether a text begins as a release does; `nightly` and commits do not."""
+    return version is not None and _VERSION.match(version.strip()) is not None
+
+
 def engine_generation(version: str | None) -> Generation:
     """Generation of a vLLM version string; the current one where none is given or readable."""
     found = _VERSION.match(version.strip()) if version else None

@@ -11,62 +11,13 @@ from advisor.catalog.coefficients import Coefficients
 from advisor.physics.deployment import Deployment, Speculation
 from advisor.physics.engine import CURRENT, Generation
 from advisor.physics.parameters import parameter_count
+from advisor.physics.rates import Rates, engine_flags, rates_of
 from advisor.physics.step_cost import StepCost
 from advisor.physics.work import Values, Work, experts_touched, work_of
 
 RIDGE_SHARPNESS = 4.0
 """Exponent of the smooth maximum of memory and compute time: near the ridge a product costs up to
 2^(1/4) − 1 = 19 % more than either bound."""
-
-
-@dataclass(frozen=True, slots=True)
-class EngineFlags:
-    """Which generation an engine is of (columns allowed); none of them: V1 before 0.15."""
-
-    early: bool | NDArray[np.bool_]
-    v0: bool | NDArray[np.bool_]
-    recent: bool | NDArray[np.bool_]
-    """0.15 on."""
-    latest: bool | NDArray[np.bool_]
-    """0.18 on."""
-
-
-def engine_flags(generation: Generation) -> EngineFlags:
-    """Flags of one engine."""
-    return EngineFlags(
-        early=generation == "v0_early",
-        v0=generation == "v0",
-        recent=generation in ("v1_recent", "v1_latest"),
-        latest=generation == "v1_latest",
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class Rates:
-    """Coefficients as one engine generation and one set of kernels use them (columns allowed)."""
-
-    linear_bandwidth: Values
-    linear_compute: Values
-    activation_bandwidth: Values
-    head_bandwidth: Values
-    sampling_bandwidth: Values
-    kv_bandwidth: Values
-    prefill_attention: Values
-    expert_bandwidth: Values
-    expert_compute: Values
-    expert_padding_tokens: Values
-    routing_evenness: Values
-    layer_s: Values
-    mixed_layer_s: Values
-    mixed_moe_layer_s: Values
-    mixed_reduce_s: Values
-    moe_layer_s: Values
-    host_step_s: Values
-    host_sequence_s: Values
-    worker_s: Values
-    reduce_s: Values
-    reduce_hop_s: Values
-    link_bandwidth: Values
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,66 +45,6 @@ class StepTerms:
         """Share of the step by term (of one step, not of columns)."""
         total = float(self.total)
         return {field.name: float(getattr(self, field.name)) / total for field in fields(self)}
-
-
-def rates_of(c: Coefficients, work: Work, engine: EngineFlags) -> Rates:
-    """Pick what one engine generation and one set of kernels use (columns allowed throughout)."""
-
-    def by_engine(early: Values, v0: Values, v1: Values) -> Values:
-        return np.where(engine.early, early, np.where(engine.v0, v0, v1))
-
-    def by_experts(kind: str) -> Values:
-        chosen = np.where(
-            work.expert_kernel == 8, getattr(c, f"{kind}_8bit"), getattr(c, f"{kind}_16bit")
-        )
-        chosen = np.where(work.expert_kernel == 4, getattr(c, f"{kind}_fp4"), chosen)
-        return np.asarray(
-            np.where(work.expert_kernel == 0, getattr(c, f"{kind}_weight_only"), chosen)
-        )
-
-    old = np.logical_or(engine.early, engine.v0)
-    launches = np.where(engine.recent, c.recent_layer_factor, 1.0)
-    latest = np.where(engine.latest, c.latest_moe_factor, 1.0)
-    launches = launches * np.where(engine.early, c.eager_layer_factor, 1.0)
-    layer = c.layer_s + work.latent * c.latent_layer_s + work.quantized * c.quantize_layer_s
-    sharing = np.where(engine.early, c.kv_sharing_early, c.kv_sharing_v0)
-    paged = c.kv_bandwidth_v0 * work.group**-sharing
-    paged = paged * work.tensor_parallel ** -np.asarray(c.kv_split_v0)
-    moe_layer = np.where(work.expert_kernel == 4, c.moe_layer_fp4_s, c.moe_layer_16bit_s)
-    moe_layer = np.where(work.expert_kernel == 0, c.moe_layer_weight_only_s, moe_layer)
-    cache = np.where(work.kv_bits == 8, c.kv_bandwidth_8bit, c.kv_bandwidth)
-    narrow_read = np.where(
-        work.linear_read_bits == 4, c.linear_bandwidth_4bit, c.linear_bandwidth_8bit
-    )
-    narrow = np.where(work.linear_bits == 4, c.linear_compute_4bit, c.linear_compute_8bit)
-    return Rates(
-        linear_bandwidth=np.where(work.linear_read_bits == 16, c.linear_bandwidth, narrow_read),
-        linear_compute=np.where(work.linear_bits == 16, c.linear_compute_16bit, narrow),
-        activation_bandwidth=c.activation_bandwidth,
-        head_bandwidth=c.head_bandwidth,
-        sampling_bandwidth=c.sampling_bandwidth,
-        kv_bandwidth=np.where(old, paged, cache),
-        prefill_attention=c.prefill_attention,
-        expert_bandwidth=by_experts("expert_bandwidth"),
-        expert_compute=by_experts("expert_compute"),
-        expert_padding_tokens=by_experts("expert_padding"),
-        layer_s=layer * launches,
-        mixed_layer_s=c.mixed_layer_s,
-        mixed_moe_layer_s=c.mixed_moe_layer_s,
-        mixed_reduce_s=c.mixed_reduce_s,
-        moe_layer_s=np.where(work.expert_kernel == 8, c.moe_layer_8bit_s, moe_layer)
-        * launches
-        * latest,
-        routing_evenness=c.routing_evenness,
-        host_step_s=by_engine(c.host_step_early_s, c.host_step_v0_s, c.host_step_v1_s),
-        host_sequence_s=by_engine(
-            c.host_sequence_early_s, c.host_sequence_v0_s, c.host_sequence_v1_s
-        ),
-        worker_s=by_engine(c.worker_early_s, c.worker_v0_s, c.worker_v1_s),
-        reduce_s=c.reduce_s,
-        reduce_hop_s=c.reduce_hop_s,
-        link_bandwidth=c.link_bandwidth,
-    )
 
 
 def smooth_maximum(a: Values, b: Values) -> Values:

@@ -14,6 +14,9 @@ from advisor.physics.deployment import Deployment, compute_dtype
 from advisor.physics.kv_cache import kv_bytes_per_token_per_layer
 from advisor.physics.parameters import ParameterCount, parameter_count
 
+MXFP4_KERNEL = 5.0
+"""`Work.expert_kernel` of MXFP4 experts (gpt-oss)."""
+
 Values = float | NDArray[np.float64]
 """One deployment's figure, or a column of them: the laws are written once for both."""
 
@@ -66,7 +69,7 @@ class Work:
     expert_peak: Values
     expert_kernel: Values
     """Which kernels run the experts: 16 or 8 for grouped products of that width, 4 for fused FP4,
-    0 for 4-bit weights expanded to 16 bit; 16 for a dense model."""
+    `MXFP4_KERNEL`, 0 for 4-bit weights expanded to 16 bit; 16 for a dense model."""
     latent: bool | Values
     """1 with latent attention."""
     quantized: bool | Values
@@ -165,6 +168,8 @@ def _expert_kernel(deployment: Deployment) -> float:
     dtype = deployment.expert_dtype
     if deployment.model.moe is None or dtype in ("bf16", "fp16"):
         return 16.0
+    if dtype == "fp4" and deployment.model.expert_precision == "fp4":
+        return MXFP4_KERNEL
     computed = compute_dtype(deployment.accelerator, dtype)
     if dtype in ("fp4", "int4"):
         return 4.0 if computed == "fp4" else 0.0

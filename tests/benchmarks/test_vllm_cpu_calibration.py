@@ -3,8 +3,8 @@ loads through its server. Prints the figures and how restless the machine was.
 
 Everything is measured in three rounds, so that a neighbour of a minute spoils one of them; figures
 are medians of the rounds. Step times are processor time at the machine's best. What goes over HTTP
-is wall time: where others have the cores it is theirs, and the streams before each load say
-by how much.
+is wall time, predicted from the calibration alone before it is sent; the streams just before each
+load say what the machine was like then.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import pytest
 from advisor.calibrate.bench.law import Belief, Steps, updated
 from advisor.calibrate.bench.local import LocalRun, find_python, run_local
 from advisor.calibrate.bench.points import Point, Shape
-from advisor.calibrate.bench.session import Session, comparison_of
+from advisor.calibrate.bench.session import COMPARED, Session, comparison_of
 from advisor.catalog import load_catalog
 from advisor.errors import InputError
 
@@ -147,15 +147,21 @@ def _shown(errors: np.ndarray) -> str:
 
 
 def _print_loads(loads: list[Point]) -> None:
+    """Medians of the repeats: TTFT, TPOT and E2E, and how slow the machine was just before each."""
     for share in sorted({point.predicted["share_of_capacity"] for point in loads}):
         same = [point for point in loads if point.predicted["share_of_capacity"] == share]
         compared = [comparison_of(point) for point in same]
-        for name in ("tpot_p50_ms", "e2e_p95_ms"):
+        slow = ", ".join(f"{point.slowdown:.2f}" for point in same)
+        print(
+            f"  load {share:.0%} ({same[0].shape.rate_per_s:.3g}/s, {len(same)} times "
+            f"{compared[0].requests}); streams just before {slow} x those of the calibration"
+        )
+        for name in COMPARED:
+            measured = [one.measured_ms[name] for one in compared]
             alone = np.median([one.errors[name] for one in compared])
             shared = np.median([one.errors_as_shared[name] for one in compared])
-            measured = [round(one.measured_ms[name], 1) for one in compared]
-            slow = [round(point.slowdown, 2) for point in same]
             print(
-                f"  load {share:.0%} {name}: measured {measured} ms, predicted {alone:+.0%} "
-                f"(machine as shared: {shared:+.0%}; streams {slow} x as slow as before)"
+                f"    {name.removesuffix('_ms'):8} measured {np.median(measured):8.1f} ms "
+                f"({min(measured):.1f} to {max(measured):.1f}), predicted {alone:+.0%}, "
+                f"for the machine as streams found it {shared:+.0%}"
             )

@@ -46,8 +46,18 @@ def test_requests_stop_at_the_models_context() -> None:
     assert one.output_tokens == 48
 
 
-def test_attention_data_parallel_inside_a_tensor_parallel_group() -> None:
-    """`tp 4, dp 4, ep 16` of a benchmark's table is four accelerators, not sixteen."""
+@pytest.mark.parametrize(
+    ("users", "layout", "said"),
+    [
+        ("256", (1, 4, 4), "attention data-parallel over 4 accelerators"),
+        ("16", (4, 1, 4), "experts over 4 accelerators, attention tensor-parallel"),
+    ],
+)
+def test_squared_expert_parallelism_is_inside_a_tensor_parallel_group(
+    users: str, layout: tuple[int, int, int], said: str
+) -> None:
+    """`tp 4, dp 4, ep 16` of a benchmark's table is four accelerators, not sixteen; loops of few
+    users take the times of a tensor-parallel attention."""
     one = condition(
         LOOP,
         model="MiniMaxAI/MiniMax-M2.5",
@@ -57,10 +67,25 @@ def test_attention_data_parallel_inside_a_tensor_parallel_group() -> None:
         tensor_parallel="4",
         data_parallel="4",
         expert_parallel="16",
+        concurrency=users,
     )
-    assert one.deployment.ranks == 4
-    assert one.deployment.tensor_parallel == 1
-    assert "attention data-parallel over 4 accelerators" in one.assumed
+    found = one.deployment
+    assert found.ranks == 4
+    assert (found.tensor_parallel, found.data_parallel, found.expert_parallel) == layout
+    assert said in one.assumed
+
+
+def test_a_small_token_budget_bounds_the_sequences_as_in_the_engine() -> None:
+    assert condition(LOOP, max_num_batched_tokens="512").engine.max_num_seqs == 512
+    one = condition(LOOP, max_num_seqs="16384")
+    assert one.engine.max_num_batched_tokens == 16384
+
+
+@pytest.mark.parametrize("version", ["nightly", "main", "4f2c1ab"])
+def test_a_version_that_is_no_release_is_the_newest(version: str) -> None:
+    one = condition(LOOP, engine_version=version)
+    assert one.generation == "v1_latest"
+    assert f"engine_version '{version}' taken for the newest" in one.assumed
 
 
 def test_data_parallel_ranks_of_a_dense_model_are_replicas() -> None:
@@ -93,7 +118,8 @@ def test_an_unstated_engine_is_inferred(changes: dict[str, str], generation: str
         (LOOP, {"accelerator": "Abacus"}, "not in the catalogue"),
         (LOOP, {"concurrency": ""}, "concurrency is blank"),
         (OPEN, {"request_rate_per_s": ""}, "request_rate_per_s is blank"),
-        (STATIC, {"tensor_parallel": "3"}, "does not divide"),
+        (STATIC, {"tensor_parallel": "3"}, "^tensor_parallel 3 does not divide"),
+        (LOOP, {"max_num_seqs": "512", "max_num_batched_tokens": "256"}, "^max_num_batched"),
         (STATIC, {"pipeline_parallel": "2"}, "pipeline_parallel"),
         (STATIC, {"engine": "sglang"}, "sglang"),
         (LOOP, {"model": "huggyllama/llama-7b", "input_tokens": "4096"}, "exceeds the context"),

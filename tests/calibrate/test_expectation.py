@@ -82,6 +82,19 @@ def test_pairs_without_a_cap_are_exact(tokens: int, past: int) -> None:
     assert found[0] == pytest.approx(attended_pairs(tokens, past))
 
 
+def test_a_loop_of_fixed_lengths_does_not_march_in_step() -> None:
+    """Outputs of 128 and of 1,024 tokens meet the same prompts by chance, so that their TTFT is
+    about the same; and the E2E is that of the length asked for."""
+    first_token_s = {}
+    for output in ("128", "1024"):
+        one = condition(LOOP, length_spread="fixed", output_tokens=output, concurrency="8")
+        served = serve(one, cost_of(one, C))
+        first_token_s[output] = served.ttft_s.mean()
+        lengths = 1 + (served.e2e_s - served.ttft_s) / served.tpot_s
+        assert lengths == pytest.approx(float(output))
+    assert first_token_s["128"] < 1.3 * first_token_s["1024"]
+
+
 def test_a_burst_reaches_the_engine_one_by_one() -> None:
     """Four users at second 0 behind a frontend of 10 ms: 0, 10, 20 and 30 ms of waiting."""
     item = condition(LOOP, concurrency="4", requests="8")

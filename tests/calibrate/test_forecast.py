@@ -8,7 +8,7 @@ from calibrate_rows import CATALOG, LOOP, OPEN, STATIC, condition, measurement
 from hypothesis import given
 from hypothesis import strategies as st
 
-from advisor.calibrate.forecast import Forecaster
+from advisor.calibrate.forecast import Forecaster, deployment_identity
 from advisor.calibrate.levels import learn_levels
 from advisor.calibrate.uncertainty import Level, covariance_for
 from advisor.catalog.fits import calibration_of, load_fits
@@ -93,6 +93,50 @@ def test_ten_own_rows_move_the_forecast_to_their_level() -> None:
     assert level.high / level.low < plain[2] / plain[0]
     assert mine.label == "measured"
     assert other.label == "calibrated"
+
+
+@pytest.mark.parametrize("rate", ["5", "32"])
+def test_a_row_of_an_open_load_tells_the_step_and_not_its_echo(rate: str) -> None:
+    """Steps of 1.15 times as long let requests pile up, so that TPOT grows by more than 1.15; the
+    level learnt from it is that of the steps, as a calm load would have told."""
+    true = Forecaster(FIT)
+    identity = deployment_identity(condition(OPEN))
+    true.decode_levels[identity] = Level(math.log(1.15), 0.0, rows=1)
+    (seen,) = true.forecast([condition(OPEN, request_rate_per_s=rate)])
+    tpot_ms = 1000 * seen.latency_s["tpot_mean"].value
+    own = measurement(OPEN, request_rate_per_s=rate, tpot_mean_ms=str(tpot_ms))
+    forecaster = Forecaster(FIT)
+    learn_levels(forecaster, [own], CATALOG)
+    found = forecaster.decode_levels[identity]
+    calibration = calibration_of(FIT, CATALOG.accelerator("H100-SXM"))
+    prior = calibration.decode_log_sd(CATALOG.model(OPEN["model"]))
+    weight = 1 / (1 + (calibration.spread.shape_typical / prior) ** 2)
+    assert found.mean == pytest.approx(weight * math.log(1.15), abs=0.02)
+
+
+def test_the_wait_of_a_queue_says_nothing_of_the_prompts() -> None:
+    """A saturated row teaches the steps, not the first token; a calm one teaches both."""
+    calm = measurement(LOOP, tpot_mean_ms="12", ttft_mean_ms="100")
+    busy = measurement(
+        OPEN, request_rate_per_s="300", tpot_mean_ms="25", ttft_mean_ms="9000", requests_per_s="60"
+    )
+    for row, levels in ((calm, 1), (busy, 0)):
+        forecaster = Forecaster(FIT)
+        learn_levels(forecaster, [row], CATALOG)
+        assert len(forecaster.decode_levels) == 1
+        assert len(forecaster.first_token_levels) == levels
+
+
+def test_a_short_answer_is_as_doubtful_as_its_first_token() -> None:
+    """The E2E of two tokens is nearly all prompt, whose spread is wider than that of steps."""
+    short = forecast(OPEN, output_tokens="2", request_overhead_ms="0")
+    long = forecast(OPEN, output_tokens="512", request_overhead_ms="0")
+
+    def width(found: dict[str, tuple[float, float, float]], metric: str) -> float:
+        return math.log(found[metric][2] / found[metric][0])
+
+    assert width(short, "e2e_mean") > 1.5 * width(long, "e2e_mean")
+    assert width(short, "e2e_mean") > 0.6 * width(short, "ttft_mean")
 
 
 @given(

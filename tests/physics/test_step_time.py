@@ -86,6 +86,33 @@ def test_favourite_experts_are_touched_again() -> None:
     assert uneven[2] == pytest.approx(128, rel=0.01)
 
 
+@pytest.mark.parametrize(
+    ("model", "accelerator", "dtype", "kind"),
+    [
+        ("openai/gpt-oss-120b", "H100-SXM", "fp4", "mxfp4"),
+        ("openai/gpt-oss-120b", "B200-SXM", "fp4", "mxfp4"),
+        ("MiniMaxAI/MiniMax-M2.5", "B200-SXM", "fp4", "fp4"),
+        ("MiniMaxAI/MiniMax-M2.5", "B200-SXM", "fp8", "8bit"),
+        ("moonshotai/Kimi-K2.5", "H200-SXM", "int4", "weight_only"),
+        ("Qwen/Qwen3-30B-A3B", "H100-SXM", "bf16", "16bit"),
+    ],
+)
+def test_each_kind_of_experts_has_its_own_kernels(
+    model: str, accelerator: str, dtype: str, kind: str
+) -> None:
+    """Only the coefficients of the kernels that run change the step."""
+    layout = deploy(model, accelerator, dtype, tensor_parallel=8)
+    names = [name for name in Coefficients.model_fields if name.startswith("expert_padding_")]
+    plain = decode_step_s(layout, C, batch=64, context_tokens=1000)
+    heard = [
+        name.removeprefix("expert_padding_")
+        for name in names
+        if decode_step_s(layout, C.model_copy(update={name: 300.0}), batch=64, context_tokens=1000)
+        != plain
+    ]
+    assert heard == [kind]
+
+
 def test_a_dense_model_on_one_accelerator_has_no_experts_and_no_collectives() -> None:
     terms = breakdown(LLAMA, C, batch=8, context_tokens=500)
     assert terms.experts == terms.collectives == terms.prefill_attention == 0

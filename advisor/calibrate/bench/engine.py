@@ -30,7 +30,10 @@ _NO_MEMORY = (
 )
 
 _CAUSES = (
-    (r"No module named '?vllm", "vLLM is not installed there (make vllm-cpu builds one)"),
+    (
+        r"No module named '?(?:vllm|torch)\b",
+        "vLLM is not installed there (make vllm-cpu builds one)",
+    ),
     (r"Permission denied|not a valid executable", "the interpreter cannot be run"),
     (_NO_MEMORY, "out of memory: a smaller model, max_model_len or KV cache may fit"),
     (r"No space left on device", "no space left on the disk"),
@@ -162,6 +165,9 @@ class Engine:
 
 def known_cause(text: str) -> str | None:
     """What a message of vLLM or Python means to the person who started it."""
+    unknown = re.search(r"EngineArgs.*unexpected keyword argument '(\w+)'", text)
+    if unknown:
+        return f"--engine-args: vLLM has no setting '{unknown[1]}'"
     for pattern, meaning in _CAUSES:
         if re.search(pattern, text):
             return meaning
@@ -185,7 +191,7 @@ def cause_in(log: Path) -> str | None:
 
 
 def end_process(process: subprocess.Popen[Any], *, patience_s: float = 15.0) -> None:
-    """End a process that leads a session, and everything that it started there."""
+    """End a process that leads a process group, and everything that it started there."""
     if process.stdin is not None:
         with contextlib.suppress(OSError):
             process.stdin.close()

@@ -4,12 +4,18 @@ The unknowns are the logarithms of the project's own coefficients. Their prior i
 with its covariance, widened by what one deployment may differ from its accelerator; of a processor
 hardly anything is known beforehand. The fit is the most probable value inside the coefficients'
 bounds, its covariance Laplace's (Gauss-Newton): Σ = (HᵀR⁻¹H + Σ0⁻¹)⁻¹ with H = ∂ln T/∂ln c.
+
+A processor's products change their path with the number of rows (one row a matrix-vector product,
+few rows small blocks, many rows large ones), and no smooth law follows that. There the part of a
+step that does not attend is multiplied by exp g(ln n), n its tokens: g is a Gaussian process with
+mean 0 and covariance sd²·exp(−|Δ ln n|/length), linear between knots at powers of two, and its
+values there are unknowns beside the coefficients. It returns to the law away from the points.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -22,8 +28,9 @@ from advisor.catalog.coefficients import COEFFICIENT_NAMES, Coefficients, bounds
 from advisor.catalog.fits import NORMAL_90, FitFile, calibration_of
 from advisor.physics.deployment import Deployment
 from advisor.physics.engine import Generation
+from advisor.physics.rates import engine_flags, rates_of
 from advisor.physics.step_cost import StepCost
-from advisor.physics.step_time import engine_flags, rates_of, step_cost, step_terms
+from advisor.physics.step_time import step_cost, step_terms
 from advisor.physics.work import Work, work_of
 
 FloatArray = NDArray[np.float64]
@@ -53,10 +60,24 @@ BY_CEILINGS = ("linear_bandwidth", "linear_compute_16bit", "head_bandwidth", "ac
 SHAPE_LOG_SD = 0.02
 """What the law's form leaves unexplained along batch and length, once its level is known."""
 
+KNOTS: FloatArray = np.array([2.0**power for power in range(12)])
+"""Tokens of a step at which g is an unknown."""
+
+KNOT_LOG_SD, KNOT_LENGTH = 0.2, 1.5
+"""Of g: by how much products of one width may be off, and over which ratio of tokens (its ln) it
+forgets. Taken from the spread of oneDNN's paths, before any fit."""
+
+_KNOT_BOUND = 1.0
+
 _STEP = 1e-4
 
-_BOUNDS: FloatArray = np.log(np.array([bounds_of(name) for name in COEFFICIENT_NAMES]).T)
-"""Of the logarithms; shape (2, coefficients)."""
+_BOUNDS: FloatArray = np.hstack(
+    [
+        np.log(np.array([bounds_of(name) for name in COEFFICIENT_NAMES]).T),
+        np.tile([[-_KNOT_BOUND], [_KNOT_BOUND]], len(KNOTS)),
+    ]
+)
+"""Of the logarithms: coefficients, then knots; shape (2, unknowns)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +113,7 @@ class Steps:
 
 @dataclass(frozen=True)
 class Law:
-    """ln T of a deployment's steps by its log-coefficients."""
+    """ln T of a deployment's steps by its unknowns: log-coefficients, then g at `KNOTS`."""
 
     deployment: Deployment
     generation: Generation
@@ -120,7 +141,10 @@ class Law:
                 window_pairs=_windowed(chunk, past, self._window),
                 prefilling=chunk > 0,
             )
-            total += np.where(first | (left > 0), np.asarray(terms.total), 0.0)
+            attending = np.asarray(terms.kv_attention + terms.prefill_attention)
+            whole = np.asarray(terms.total)
+            whole = whole + (whole - attending) * surplus(logs, steps.batch + chunk)
+            total += np.where(first | (left > 0), whole, 0.0)
             left, past, first = left - chunk, past + chunk, False
         return np.log(total)
 
@@ -158,23 +182,30 @@ def inward(index: int, log: float, step: float) -> float:
     return -step if log + step > _BOUNDS[1][index] else step
 
 
+def surplus(logs: FloatArray, tokens: FloatArray) -> FloatArray:
+    """exp g(ln n) − 1: by how much the part that does not attend exceeds the law."""
+    knots = logs[len(COEFFICIENT_NAMES) :]
+    return np.asarray(np.expm1(np.interp(np.log(np.maximum(tokens, 1.0)), np.log(KNOTS), knots)))
+
+
 def coefficients_at(logs: FloatArray) -> Coefficients:
     """Coefficients from logarithms, cut to their bounds."""
-    values = np.exp(np.clip(logs, *_BOUNDS)).tolist()
+    count = len(COEFFICIENT_NAMES)
+    values = np.exp(np.clip(logs[:count], *_BOUNDS[:, :count])).tolist()
     named: dict[str, Any] = dict(zip(COEFFICIENT_NAMES, values, strict=True))
     return Coefficients.model_construct(**named)
 
 
 @dataclass(frozen=True)
 class Belief:
-    """What is believed of a deployment's log-coefficients: normal, inside their bounds."""
+    """What is believed of a deployment's unknowns: normal, inside their bounds."""
 
     law: Law
     logs: FloatArray
     covariance: FloatArray
     """Of the active ones."""
     active: tuple[int, ...]
-    """Coefficients that this deployment's steps depend on."""
+    """Unknowns that this deployment's steps depend on."""
     points: tuple[Point, ...] = ()
     scatter: float = 1.0
     """Root mean square of (measured − fitted)/noise: above 1 the law fits worse than its points'
@@ -197,14 +228,20 @@ class Belief:
         return self.cost_at(self.logs, max_tokens=max_tokens, max_seqs=max_seqs)
 
     def cost_at(self, logs: FloatArray, *, max_tokens: int, max_seqs: int) -> StepCost:
-        """The same at other coefficients."""
-        return step_cost(
+        """The same at other unknowns."""
+        cost = step_cost(
             self.law.deployment,
             coefficients_at(logs),
             max_tokens=max_tokens,
             max_seqs=max_seqs,
             generation=self.law.generation,
         )
+        tokens = np.arange(len(cost.token_s), dtype=np.float64)
+        # As many sequences as tokens where that is a step's most, else one prompt's last chunk.
+        alone = tokens <= max_seqs
+        sampled = np.where(alone, tokens, 1.0).astype(np.int64)
+        part_s = np.asarray(cost.token_s + cost.sample_s[sampled] + ~alone * cost.mixed_s)
+        return replace(cost, token_s=np.asarray(cost.token_s + part_s * surplus(logs, tokens)))
 
     def seconds(self, steps: Steps) -> FloatArray:
         """Seconds of some steps."""
@@ -226,13 +263,21 @@ def prior_belief(law: Law, fit: FitFile) -> Belief:
     """What is believed before anything is measured."""
     accelerator = law.deployment.accelerator
     calibration = calibration_of(fit, accelerator)
-    logs = np.log([getattr(calibration.coefficients, name) for name in COEFFICIENT_NAMES])
+    known = np.log([getattr(calibration.coefficients, name) for name in COEFFICIENT_NAMES])
+    logs = np.concatenate([known, np.zeros(len(KNOTS))])
     active = _active(law, logs)
     if calibration.label == "assumed":
         for name, value in PROCESSOR_START.items():
             logs[COEFFICIENT_NAMES.index(name)] = np.log(value)
         by_ceiling = [COEFFICIENT_NAMES[index] in BY_CEILINGS for index in active]
         covariance = np.diag(np.where(by_ceiling, CEILING_LOG_SD, PROCESSOR_LOG_SD) ** 2)
+        count, knots = len(active), np.log(KNOTS[law.budget >= KNOTS])
+        active += tuple(len(COEFFICIENT_NAMES) + place for place in range(len(knots)))
+        whole = np.zeros((len(active), len(active)))
+        whole[:count, :count] = covariance
+        distance = np.abs(knots[:, None] - knots[None, :])
+        whole[count:, count:] = KNOT_LOG_SD**2 * np.exp(-distance / KNOT_LENGTH)
+        covariance = whole
     else:
         whole = covariance_for(fit, calibration.label)
         covariance = whole[np.ix_(active, active)] + DEPLOYMENT_LOG_SD**2 * np.eye(len(active))
@@ -240,41 +285,88 @@ def prior_belief(law: Law, fit: FitFile) -> Belief:
 
 
 def updated(prior: Belief, points: Sequence[Point]) -> Belief:
-    """The belief after some points (all of them: the prior is not changed by earlier calls)."""
-    from scipy.optimize import least_squares
+    """The belief after some points (all of them: the prior is not changed by earlier calls).
 
+    The coefficients are found first, with g at 0, then all unknowns together from there: one
+    spoilt point cannot be explained by g before the law was tried on it.
+    """
     if not points:
         return prior
-    law, active = prior.law, list(prior.active)
+    law, active = prior.law, prior.active
     steps = Steps.of_points(points)
     measured = np.log([one.value_s for one in points])
     noise = np.hypot([one.log_sd for one in points], SHAPE_LOG_SD)
-    whiten = np.linalg.cholesky(np.linalg.inv(prior.covariance)).T
-    low, high = _BOUNDS[:, active]
-    origin = prior.logs[active]
+    coefficients = [place for place, index in enumerate(active) if index < len(COEFFICIENT_NAMES)]
+    logs = _search(prior, coefficients, _starts(prior, coefficients), steps, measured, noise)
+    if len(coefficients) < len(active):
+        everything = list(range(len(active)))
+        logs = _search(
+            prior, everything, [logs[list(active)]], steps, measured, noise, forgetful=True
+        )
+    residuals = measured - law.log_seconds(logs, steps)
+    slopes = law.slopes(logs, steps, active)
+    scatter = max(1.0, float(np.sqrt(np.mean(np.minimum(np.abs(residuals / noise), 3.0) ** 2))))
+    precision = (slopes.T / (noise * scatter) ** 2) @ slopes + np.linalg.inv(prior.covariance)
+    return Belief(
+        law,
+        logs,
+        np.linalg.inv(precision),
+        active,
+        points=tuple(points),
+        scatter=scatter,
+        residuals=residuals,
+    )
 
-    def everything(chosen: FloatArray) -> FloatArray:
+
+def _starts(prior: Belief, places: Sequence[int]) -> list[FloatArray]:
+    """Where searches begin: reading and computing hide behind each other, either can explain a
+    flat beginning, and a search from one does not find the other."""
+    chosen = [prior.active[place] for place in places]
+    starts = [prior.logs[chosen].copy() for _ in range(3)]
+    reading = COEFFICIENT_NAMES.index("linear_bandwidth")
+    if reading not in chosen:
+        return starts[:1]
+    place = chosen.index(reading)
+    starts[1][place], starts[2][place] = _BOUNDS[:, reading]
+    return starts
+
+
+def _search(
+    prior: Belief,
+    places: Sequence[int],
+    starts: Sequence[FloatArray],
+    steps: Steps,
+    measured: FloatArray,
+    noise: FloatArray,
+    *,
+    forgetful: bool = False,
+) -> FloatArray:
+    """The most probable unknowns, those at other places left as they are in the prior.
+
+    Errors beyond 2 sd count as if linear (Huber), or, `forgetful`, by their logarithm: a spoilt
+    point must not bend the law.
+    """
+    from scipy.optimize import least_squares
+
+    chosen = [prior.active[place] for place in places]
+    low, high = _BOUNDS[:, chosen]
+    origin = prior.logs[chosen]
+    whiten = np.linalg.cholesky(np.linalg.inv(prior.covariance[np.ix_(places, places)])).T
+
+    def everything(values: FloatArray) -> FloatArray:
         logs = prior.logs.copy()
-        logs[active] = chosen
+        logs[chosen] = values
         return logs
 
-    def misfit(chosen: FloatArray) -> FloatArray:
-        error = (law.log_seconds(everything(chosen), steps) - measured) / noise
-        # Beyond 2 sd as if linear (Huber): one spoilt point must not bend the law.
-        soft = np.sign(error) * np.sqrt(
-            np.where(np.abs(error) < 2, error**2, 4 * np.abs(error) - 4)
-        )
-        return np.concatenate([soft, whiten @ (chosen - origin)])
+    def misfit(values: FloatArray) -> FloatArray:
+        error = (prior.law.log_seconds(everything(values), steps) - measured) / noise
+        size = np.maximum(np.abs(error), 2.0)
+        beyond = 4 + 8 * np.log(size / 2) if forgetful else 4 * size - 4
+        soft = np.sign(error) * np.sqrt(np.where(np.abs(error) < 2, error**2, beyond))
+        return np.concatenate([soft, whiten @ (values - origin)])
 
-    # Reading and computing hide behind each other: either can explain a flat beginning, and a
-    # search from one does not find the other.
     margin = 1e-6 * (high - low)
-    starts = [origin.copy() for _ in range(3)]
-    names = [COEFFICIENT_NAMES[index] for index in active]
-    if "linear_bandwidth" in names:
-        place = names.index("linear_bandwidth")
-        starts[1][place], starts[2][place] = low[place], high[place]
-    searches = [
+    found = [
         least_squares(
             misfit,
             np.clip(start, low + margin, high - margin),
@@ -284,20 +376,7 @@ def updated(prior: Belief, points: Sequence[Point]) -> Belief:
         )
         for start in starts
     ]
-    logs = everything(min(searches, key=lambda one: float(one.cost)).x)
-    residuals = measured - law.log_seconds(logs, steps)
-    slopes = law.slopes(logs, steps, active)
-    scatter = max(1.0, float(np.sqrt(np.mean(np.minimum(np.abs(residuals / noise), 3.0) ** 2))))
-    precision = (slopes.T / (noise * scatter) ** 2) @ slopes + np.linalg.inv(prior.covariance)
-    return Belief(
-        law,
-        logs,
-        np.linalg.inv(precision),
-        prior.active,
-        points=tuple(points),
-        scatter=scatter,
-        residuals=residuals,
-    )
+    return everything(min(found, key=lambda one: float(one.cost)).x)
 
 
 def _active(law: Law, logs: FloatArray) -> tuple[int, ...]:

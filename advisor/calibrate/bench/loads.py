@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import replace
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from advisor.calibrate.bench.law import Steps
+from advisor.calibrate.bench.noise import usual_pace
 from advisor.calibrate.bench.points import Point, Shape
 from advisor.calibrate.bench.served import Server, quantiles_ms, statistics
 from advisor.calibrate.bench.session import Session, utc_now
@@ -19,10 +20,17 @@ from advisor.physics.step_cost import StepCost
 from advisor.serving.simulate import simulate_engine
 from advisor.serving.workload import Requests
 
+FloatArray = NDArray[np.float64]
+
 RATES = (0.3, 0.7)
 """Shares of the sustainable rate at which loads are sent."""
 
-LONE_REQUESTS, LONE_PROMPT, LONE_ANSWER = 10, 16, 12
+ROUNDS = 2
+"""How often lone requests and streams are measured before the first load."""
+
+LONE_PROMPT = 16
+LONE_PROMPTS, LONE_REQUESTS = (LONE_PROMPT, 128, 512), 5
+"""Prompts that are sent one at a time, and how often in a round."""
 
 STREAMS = (1, 4, 12)
 """Requests side by side whose tokens tell what a step takes behind HTTP."""
@@ -31,6 +39,18 @@ STREAM_ANSWER = 24
 
 FEWEST, MOST = 24, 400
 """Requests of a load."""
+
+LOADS_SHARE, LONGEST_S = 0.75, 40.0
+"""Share of what is left of the budget that is sent; the rest is streams before, answers after. And
+the most seconds of one load."""
+
+LEAST_REQUEST_S = 0.0002
+
+SERVED_LOG_SD = 0.05
+"""1-sd of ln of a figure measured over HTTP, medians of its rounds."""
+
+FACTOR_LOG_SD = 0.3
+"""1-sd of ln of a served step over the machine's usual pace, before it is measured."""
 
 OVERHEAD_LOG_SD = 0.15
 """1-sd of ln of a measured overhead between one day and the next."""
@@ -63,13 +83,15 @@ def measure_server(
         OVERHEAD_LOG_SD,
         extra_step_s=overhead.results["served_step_ms"] / 1e3,
         extra_sequence_s=overhead.results["served_sequence_ms"] / 1e3,
+        server_factor=overhead.results.get("served_factor", 1.0),
     )
     session.learn()
-    for repeat in range(repeats):
-        for share in RATES:
-            if session.stop.is_set() or session.left_s() <= 0:
-                return
-            _load(session, server, share, overhead, cpu_s, repeat)
+    wanted = [(repeat, share) for repeat in range(repeats) for share in RATES]
+    for number, (repeat, share) in enumerate(wanted):
+        if session.stop.is_set() or session.left_s() <= 0:
+            return
+        seconds = LOADS_SHARE * session.left_s() / (len(wanted) - number)
+        _load(session, server, share, overhead, cpu_s, repeat, seconds)
 
 
 def _streams(session: Session, server: Server) -> dict[int, float]:
@@ -90,11 +112,27 @@ def _streams(session: Session, server: Server) -> dict[int, float]:
     return found
 
 
+def _prompts(session: Session, server: Server) -> dict[int, float]:
+    """TTFT of lone requests, seconds, by the tokens of their prompts."""
+    assert session.facts is not None
+    found = {}
+    for tokens in (one for one in LONE_PROMPTS if one < session.facts.max_model_len - 1):
+        sent = server.load(
+            due_s=[0.0] * LONE_REQUESTS,
+            prompt_tokens=[tokens] * LONE_REQUESTS,
+            output_tokens=[1] * LONE_REQUESTS,
+            concurrency=1,
+        )
+        found[tokens] = float(
+            np.median([one.first_s - one.sent_s for one in sent if not one.error])
+        )
+    return found
+
+
 def _overhead(session: Session, server: Server) -> Point:
     """What HTTP adds to a lone request's TTFT, to a step, and to each sequence in it.
 
-    TTFT of a short prompt less a step behind HTTP; TPOT of streams side by side less the fitted
-    step of as many, by a line over their number: extra = step + sequence·streams.
+    Medians of `ROUNDS` rounds of lone requests and of streams side by side.
     """
     assert session.facts is not None and session.belief is not None
     shape = Shape(kind="overhead", prompt_tokens=LONE_PROMPT)
@@ -102,30 +140,30 @@ def _overhead(session: Session, server: Server) -> Point:
     if known:
         return known[0]
     begin = time.monotonic()
-    lone = server.load(
-        due_s=[0.0] * LONE_REQUESTS,
-        prompt_tokens=[LONE_PROMPT] * LONE_REQUESTS,
-        output_tokens=[1] * LONE_REQUESTS,
-        concurrency=1,
+    rounds = [(_prompts(session, server), _streams(session, server)) for _ in range(ROUNDS)]
+    first, streams = (
+        {key: float(np.median([one[kind][key] for one in rounds])) for key in rounds[0][kind]}
+        for kind in (0, 1)
     )
-    first = [one.first_s - one.sent_s for one in lone if not one.error]
-    streams = _streams(session, server)
-    fitted = session.belief.seconds(Steps.of_shapes([_step_of(count) for count in streams]))
-    step_s, sequence_s = extra_of(streams, fitted)
-    prefill = Shape(kind="prefill", prompt_tokens=LONE_PROMPT)
-    prefill_s = float(session.belief.seconds(Steps.of_shapes([prefill]))[0])
-    behind_s = prefill_s + step_s + sequence_s
+    steps = [_step_of(count) for count in streams]
+    prompts = [Shape(kind="prefill", prompt_tokens=tokens) for tokens in first]
+    fitted = session.belief.seconds(Steps.of_shapes([*steps, *prompts]))
+    paces = [point.slowdown for point in session.step_points]
+    behind = behind_http(
+        streams, first, fitted[: len(steps)], fitted[len(steps) :], usual=usual_pace(paces)
+    )
     point = Point(
         shape=shape,
         facts=session.facts,
         at=utc_now(),
-        value_s=max(0.0002, float(np.quantile(first, 0.25)) - behind_s),
+        value_s=behind.request_s,
         basis="wall time",
         spent_s=time.monotonic() - begin,
         results={
-            "lone_ttft_ms": 1e3 * float(np.quantile(first, 0.25)),
-            "served_step_ms": 1e3 * step_s,
-            "served_sequence_ms": 1e3 * sequence_s,
+            "served_step_ms": 1e3 * behind.step_s,
+            "served_sequence_ms": 1e3 * behind.sequence_s,
+            "served_factor": behind.factor,
+            **{f"lone_{tokens}_ttft_ms": 1e3 * value for tokens, value in first.items()},
             **{f"tpot_{count}_streams_ms": 1e3 * value for count, value in streams.items()},
         },
     )
@@ -138,29 +176,64 @@ def _step_of(streams: int) -> Shape:
     return Shape(kind="decode", batch=streams, context_tokens=context)
 
 
-def extra_of(
-    streams: dict[int, float], fitted: np.ndarray[Any, np.dtype[np.float64]]
-) -> tuple[float, float]:
-    """What a step and each sequence take longer behind HTTP, seconds (never less).
+@dataclass(frozen=True, slots=True)
+class Behind:
+    """What is different behind HTTP."""
 
-    Least squares of TPOT − fitted over the number of streams, with both at least 0.
+    factor: float
+    """Of the engine's own step."""
+    step_s: float
+    sequence_s: float
+    """Added to a step, and for each sequence in it."""
+    request_s: float
+    """Added to a request's time to first token."""
+
+
+def behind_http(
+    streams: Mapping[int, float],
+    first: Mapping[int, float],
+    decode_s: FloatArray,
+    prefill_s: FloatArray,
+    *,
+    usual: float = 1.0,
+) -> Behind:
+    """What explains TPOT of streams and TTFT of lone prompts by the fitted steps in process.
+
+        TPOT(n) = f·decode(n) + step + sequence·n
+        TTFT(p) = request + f·prefill(p) + step + sequence
+
+    Least squares of relative errors, nothing below 0. Where the figures leave f open it is that of
+    the machine as it usually is.
+
+    Args:
+        streams: TPOT in seconds by the number of streams; `decode_s` the fitted steps of as many.
+        first: TTFT in seconds by prompt tokens; `prefill_s` the fitted steps.
+        usual: the machine's usual pace over its best, of steps.
     """
-    from scipy.optimize import nnls
+    from scipy.optimize import lsq_linear
 
-    counts = np.array(list(streams), dtype=np.float64)
-    extra = np.maximum(np.array(list(streams.values())) - fitted, 0.0)
-    found, _ = nnls(np.stack([np.ones_like(counts), counts], axis=1), extra)
-    return float(found[0]), float(found[1])
+    measured = np.array([*streams.values(), *first.values(), usual])
+    rows = [[step, 1.0, count, 0.0] for count, step in zip(streams, decode_s, strict=True)]
+    rows += [[step, 1.0, 1.0, 1.0] for step in prefill_s]
+    rows.append([1.0, 0.0, 0.0, 0.0])
+    weights = 1 / measured
+    weights[-1] *= SERVED_LOG_SD / FACTOR_LOG_SD
+    found = lsq_linear(
+        np.array(rows) * weights[:, None],
+        measured * weights,
+        bounds=([0.5, 0.0, 0.0, LEAST_REQUEST_S], [6.0, 1.0, 0.1, 10.0]),
+    ).x
+    return Behind(*(float(value) for value in found))
 
 
 def _slowdown(overhead: Point, streams: dict[int, float]) -> float:
-    """How much slower streams are now than when the overhead was measured (at least 1)."""
+    """How much slower streams are now than when the overhead was measured."""
     ratios = [
         1e3 * value / overhead.results[f"tpot_{count}_streams_ms"]
         for count, value in streams.items()
         if f"tpot_{count}_streams_ms" in overhead.results
     ]
-    return max(1.0, float(np.exp(np.mean(np.log(ratios))))) if ratios else 1.0
+    return float(np.exp(np.mean(np.log(ratios)))) if ratios else 1.0
 
 
 def _load(
@@ -170,8 +243,9 @@ def _load(
     overhead: Point,
     cpu_s: Callable[[], float],
     repeat: int,
+    seconds: float,
 ) -> None:
-    """One open loop: predicted, sent, compared."""
+    """One open loop of about so many seconds: predicted, sent, compared."""
     assert session.target is not None and session.facts is not None
     assert session.belief is not None
     target = session.target
@@ -184,8 +258,7 @@ def _load(
     )
     sustained = sustainable_per_s(target.requests, cost, settings, target.kv_blocks)
     rate = float(f"{share * sustained:.3g}")
-    seconds = float(np.clip(0.4 * session.left_s(), 4.0, 40.0))
-    count = int(np.clip(rate * seconds, FEWEST, MOST))
+    count = int(np.clip(rate * min(seconds, LONGEST_S), FEWEST, MOST))
     requests = requests_at(target, rate, count)
     shape = Shape(
         kind="load",

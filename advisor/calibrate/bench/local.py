@@ -294,7 +294,11 @@ class _Work:
         answer = engine.ask(_question(shape), timeout_s=max(120.0, 30 * expected_s))
         slowdown = session.steadiness.slowdown(answer["reference_s"])
         reading = reading_of(
-            answer["wall_s"], answer["cpu_s"], on_gpu=self.on_gpu, slowdown=slowdown
+            answer["wall_s"],
+            answer["cpu_s"],
+            on_gpu=self.on_gpu,
+            slowdown=slowdown,
+            paces=session.steadiness.paces(answer.get("probe_s", [])),
         )
         session.add(
             Point(

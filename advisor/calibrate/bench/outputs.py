@@ -16,7 +16,7 @@ from advisor.calibrate.fitted import write_fit
 from advisor.calibrate.importers import write_measurements
 from advisor.calibrate.measurements import METRICS, Measurement, Setup
 from advisor.catalog.accelerators import AcceleratorSpec
-from advisor.catalog.coefficients import COEFFICIENT_NAMES
+from advisor.catalog.coefficients import COEFFICIENT_NAMES, bounds_of
 from advisor.catalog.fits import Evidence, FitFile
 from advisor.catalog.operators import family_of, operator_offsets
 from advisor.errors import InputError
@@ -70,7 +70,8 @@ def write_outputs(
     try:
         measured = accelerator.model_copy(update={"fits": Path(files.fits.name)})
         files.accelerator.write_text(accelerator_text(measured), encoding="utf-8")
-        write_fit(fit_with(shipped, belief), files.fits)
+        overhead = next((one for one in points if one.shape.kind == "overhead"), None)
+        write_fit(fit_with(shipped, belief, overhead=overhead), files.fits)
         rows = [row for point in points if (row := row_of(point, accelerator=named))]
         write_measurements(rows, files.rows)
     except OSError as error:
@@ -85,11 +86,12 @@ def accelerator_text(accelerator: AcceleratorSpec) -> str:
     return yaml.safe_dump(keys, sort_keys=False, allow_unicode=True, width=98)
 
 
-def fit_with(shipped: FitFile, belief: Belief) -> FitFile:
+def fit_with(shipped: FitFile, belief: Belief, *, overhead: Point | None = None) -> FitFile:
     """The shipped fit with what the points say of this accelerator.
 
     Its own deviations become ln(fitted) − ln(shared) − those of kernel tables and family, so that
-    whoever reads the file gets the fitted coefficients.
+    whoever reads the file gets the fitted coefficients. The measured `overhead` of a lone request
+    becomes the request overhead beyond what the frontend takes for a prompt as short.
     """
     accelerator = belief.law.deployment.accelerator
     offsets = operator_offsets(accelerator)
@@ -98,11 +100,18 @@ def fit_with(shipped: FitFile, belief: Belief) -> FitFile:
     own = shipped.accelerators.get(accelerator.id)
     if own:
         deviations |= own.log_deviations
-    for index in belief.active:
+    for index in (one for one in belief.active if one < len(COEFFICIENT_NAMES)):
         name = COEFFICIENT_NAMES[index]
         level = math.log(getattr(shipped.coefficients, name)) + offsets.get(name, 0.0)
         level += family.log_deviations.get(name, 0.0) if family else 0.0
         deviations[name] = round(float(belief.logs[index]) - level, 4)
+    if overhead is not None:
+        c, name = shipped.coefficients, "request_overhead_s"
+        frontend_s = c.frontend_request_s + c.frontend_token_s * overhead.shape.prompt_tokens
+        level = math.log(c.request_overhead_s) + offsets.get(name, 0.0)
+        level += family.log_deviations.get(name, 0.0) if family else 0.0
+        left_s = max(overhead.value_s - frontend_s, bounds_of(name)[0])
+        deviations[name] = round(math.log(left_s) - level, 4)
     versions = {one.facts.vllm_version for one in belief.points if one.facts.vllm_version}
     versions |= set(own.engine_versions) if own else set()
     ordered = sorted(versions, key=_release)

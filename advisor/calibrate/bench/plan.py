@@ -35,7 +35,7 @@ LEAST_GAIN = 0.002
 """Share of the target's variance below which a point is not worth its time."""
 
 REFERENCE_STEPS = 18
-"""Short decodes before and after a point, warm-up of both included."""
+"""Short decodes before and after a point on a GPU, warm-up of both included."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +103,9 @@ def cost_s(belief: Belief, shape: Shape) -> float:
     """Seconds that a point will take: filling the batch, the steps timed, the reference."""
     one = Shape(kind="decode", batch=1, context_tokens=16)
     reference = float(belief.seconds(Steps.of_shapes([one]))[0])
-    spent = REFERENCE_STEPS * reference
+    # A processor is watched by probes that take next to nothing.
+    on_gpu = belief.law.deployment.accelerator.vendor != "cpu"
+    spent = REFERENCE_STEPS * reference if on_gpu else 0.0
     alone = Shape(kind="prefill", prompt_tokens=max(1, shape.prompt_tokens))
     step, prefill = belief.seconds(Steps.of_shapes([shape, alone]))
     if shape.kind == "prefill":

@@ -189,6 +189,8 @@ class PointFile:
                 text = file.read()
                 if text and not text.endswith(b"\n"):
                     file.truncate(text.rfind(b"\n") + 1)
+            if not text and self.path.is_file():
+                self.path.unlink()  # it can be written, and no empty file stays behind
         except OSError as error:
             raise InputError(f"--output {self.path}: cannot be written: {error.strerror}") from None
 

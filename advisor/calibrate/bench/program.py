@@ -10,7 +10,9 @@ a line on stdin is a question, one on stdout the answer; what vLLM prints goes t
     {"ask": "copy"} and {"ask": "matmul"}: the ceilings, bytes and operations a second
 
 Step times are lists of seconds: `wall_s`, and `cpu_s`, the processor time of this process and its
-threads, which a neighbour on the same core does not lengthen.
+threads, which a neighbour on the same core does not lengthen. What the machine was like meanwhile
+says `reference_s`, seconds of work that never changes: on a GPU a short decode before and after, on
+a processor a loop of 0.15 ms before and after every step, of which `probe_s` are those of each.
 """
 
 from __future__ import annotations
@@ -27,8 +29,14 @@ from typing import Any
 
 REFERENCE_STEPS = 6
 
+PROBE_LOOPS = 4_000
+
 MOST_STEPS = 100_000
 """A measurement that has not ended after so many steps never will."""
+
+
+Timed = tuple[float, float, float]
+"""Of a step: seconds of wall time, of processor time, and of the probes around it (0: none)."""
 
 
 class Clock:
@@ -59,6 +67,7 @@ class Benchmarks:
         self.vocabulary = self.engine.model_config.get_vocab_size()
         self.draws = random.Random(0)
         self.requests = 0
+        self.probes: list[float] = []
         self.start_s = time.perf_counter() - begin
         self.vllm_version = vllm.__version__
 
@@ -87,40 +96,40 @@ class Benchmarks:
         }
 
     def measure(self, ask: str, question: dict[str, Any]) -> dict[str, Any]:
-        """An answer, with what the same short decode took before and after it."""
+        """An answer, with what work that never changes took meanwhile."""
+        self.probes = []
         before = self._reference()
         answer: dict[str, Any] = getattr(self, ask)(**question)
-        return answer | {"reference_s": [*before, *self._reference()]}
+        return answer | {"reference_s": [*before, *self.probes, *self._reference()]}
 
     def _reference(self) -> list[float]:
-        """Processor seconds (on a GPU, seconds) of steps that never differ but by the machine."""
-        timed = self.decode(batch=1, context=16, steps=REFERENCE_STEPS, repeats=1)
-        return list(timed["wall_s" if self.on_gpu else "cpu_s"])
+        """Seconds of a short decode on a GPU, of some probes on a processor."""
+        if not self.on_gpu:
+            return [_probe() for _ in range(REFERENCE_STEPS)]
+        return list(self.decode(batch=1, context=16, steps=REFERENCE_STEPS, repeats=1)["wall_s"])
 
     def decode(self, batch: int, context: int, steps: int, repeats: int) -> dict[str, Any]:
         """Steps that each give every one of `batch` sequences its next token."""
-        wall, cpu = [], []
+        timed = []
         for _ in range(repeats):
             self._fill(batch, context, steps)
-            timed = [self._step() for _ in range(steps)]
+            timed += [self._step() for _ in range(steps)]
             self._drain()
-            wall += [one[0] for one in timed]
-            cpu += [one[1] for one in timed]
         middle = context + 2 + (self._chunks(0, batch * context) - 1) / 2 + (steps - 1) / 2
-        return {"wall_s": wall, "cpu_s": cpu, "mean_context": middle}
+        return {**_columns(timed), "mean_context": middle}
 
     def prefill(self, tokens: int, repeats: int) -> dict[str, Any]:
         """One prompt alone, from handing it over to its first token."""
         timed = [self._until_first(self._add(tokens, 1)) for _ in range(repeats)]
         self._drain()
-        return {"wall_s": [one[0] for one in timed], "cpu_s": [one[1] for one in timed]}
+        return _columns(timed)
 
     def mixed(self, batch: int, context: int, tokens: int, repeats: int) -> dict[str, Any]:
         """A prompt that joins `batch` decoding sequences: what the step with it takes.
 
         The steps from its arrival to its first token, less those of decoding alone beyond one.
         """
-        wall, cpu = [], []
+        timed = []
         chunks = 1
         for _ in range(repeats):
             self._fill(batch, context, 16)
@@ -129,10 +138,13 @@ class Benchmarks:
             spent = self._until_first(self._add(tokens, 2))
             chunks = self._steps - before
             surplus = chunks - self._chunks(batch, tokens)
-            wall.append(spent[0] - surplus * statistics.median(one[0] for one in alone))
-            cpu.append(spent[1] - surplus * statistics.median(one[1] for one in alone))
+            wall, cpu = (
+                spent[kind] - surplus * statistics.median(one[kind] for one in alone)
+                for kind in (0, 1)
+            )
+            timed.append((wall, cpu, spent[2]))
             self._drain()
-        return {"wall_s": wall, "cpu_s": cpu, "mean_context": context + 6.0, "steps": chunks}
+        return {**_columns(timed), "mean_context": context + 6.0, "steps": chunks}
 
     def copy(self) -> dict[str, Any]:
         """Bytes read and written a second by a large copy."""
@@ -169,13 +181,18 @@ class Benchmarks:
 
     _steps = 0
 
-    def _step(self) -> tuple[float, float]:
-        """One engine step: its seconds of wall and processor time."""
+    def _step(self) -> Timed:
+        """One engine step."""
+        before = 0.0 if self.on_gpu else _probe()
         begin = self.clock.now()
         self.outputs = self.engine.step()
         end = self.clock.now()
         self._steps += 1
-        return end[0] - begin[0], end[1] - begin[1]
+        if self.on_gpu:
+            return end[0] - begin[0], end[1] - begin[1], 0.0
+        probes = [before, _probe()]
+        self.probes += probes
+        return end[0] - begin[0], end[1] - begin[1], sum(probes) / 2
 
     def _add(self, prompt_tokens: int, max_tokens: int) -> str:
         from vllm import SamplingParams
@@ -193,14 +210,14 @@ class Benchmarks:
         )
         return name
 
-    def _until_first(self, name: str) -> tuple[float, float]:
+    def _until_first(self, name: str) -> Timed:
         """Step until a request has its first token."""
-        wall = cpu = 0.0
+        steps: list[Timed] = []
         for _ in self._bounded():
-            step = self._step()
-            wall, cpu = wall + step[0], cpu + step[1]
+            steps.append(self._step())
             if any(one.request_id == name for one in self.outputs):
-                return wall, cpu
+                wall, cpu, probe = (sum(values) for values in zip(*steps, strict=True))
+                return wall, cpu, probe / len(steps)
         raise RuntimeError(f"request {name} got no token")
 
     def _fill(self, batch: int, context: int, steps: int) -> None:
@@ -235,6 +252,19 @@ class Benchmarks:
     def _bounded() -> Iterator[int]:
         yield from range(MOST_STEPS)
         raise RuntimeError("the engine made no progress")
+
+
+def _probe() -> float:
+    """Processor seconds of a loop that never changes: how quick the core is just now."""
+    begin, total = time.thread_time(), 0
+    for number in range(PROBE_LOOPS):
+        total += number & 7
+    return time.thread_time() - begin
+
+
+def _columns(timed: list[Timed]) -> dict[str, Any]:
+    wall, cpu, probe = (list(column) for column in zip(*timed, strict=True))
+    return {"wall_s": wall, "cpu_s": cpu, "probe_s": probe if all(probe) else []}
 
 
 def main() -> None:

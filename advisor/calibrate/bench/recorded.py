@@ -168,7 +168,13 @@ def _step(
 ) -> Point:
     question = line["question"]
     slowdown = steadiness.slowdown(answer["reference_s"])
-    reading = reading_of(answer["wall_s"], answer["cpu_s"], on_gpu=on_gpu, slowdown=slowdown)
+    reading = reading_of(
+        answer["wall_s"],
+        answer["cpu_s"],
+        on_gpu=on_gpu,
+        slowdown=slowdown,
+        paces=steadiness.paces(answer.get("probe_s", [])),
+    )
     return Point(
         shape=Shape(
             kind=question["ask"],

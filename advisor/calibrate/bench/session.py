@@ -13,7 +13,7 @@ from typing import Literal
 from pydantic import NonNegativeFloat, NonNegativeInt
 
 from advisor.calibrate.bench.law import Belief, Law, prior_belief, updated
-from advisor.calibrate.bench.noise import Steadiness
+from advisor.calibrate.bench.noise import Steadiness, at_best
 from advisor.calibrate.bench.outputs import OutputFiles, write_outputs
 from advisor.calibrate.bench.points import STEPS, EngineFacts, Point, PointFile, Shape
 from advisor.calibrate.bench.target import Interval, Target, interval_text, target_of
@@ -149,8 +149,8 @@ class Session:
 
     @property
     def step_points(self) -> list[Point]:
-        """Those that the law is fitted to."""
-        return [point for point in self.points if point.shape.kind in STEPS]
+        """Those that the law is fitted to, against the best that the machine showed so far."""
+        return at_best([point for point in self.points if point.shape.kind in STEPS])
 
     @property
     def pace(self) -> float:
@@ -295,7 +295,11 @@ class Session:
             start_s=start.value_s if start else None,
             request_overhead_ms=1e3 * overhead.value_s if overhead else None,
             ceilings=ceilings_of(self.points),
-            coefficients={names[index]: coefficients[names[index]] for index in self.belief.active},
+            coefficients={
+                names[index]: coefficients[names[index]]
+                for index in self.belief.active
+                if index < len(names)
+            },
             loads=tuple(
                 comparison_of(point) for point in self.points if point.shape.kind == "load"
             ),
@@ -316,7 +320,9 @@ def ceilings_of(points: Sequence[Point]) -> dict[str, float]:
     return found
 
 
-COMPARED = ("ttft_p50_ms", "ttft_p95_ms", "tpot_p50_ms", "tpot_p95_ms", "e2e_p50_ms", "e2e_p95_ms")
+COMPARED = tuple(
+    f"{name}_{rank}_ms" for name in ("ttft", "tpot", "e2e") for rank in ("p50", "p95", "p99")
+)
 
 
 def comparison_of(point: Point) -> Comparison:

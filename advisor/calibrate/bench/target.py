@@ -67,9 +67,13 @@ class Target:
     extra_sequence_s: float = 0.0
     """What a step, and each sequence in it, takes longer behind HTTP than in process: messages
     between the server's processes, and a stream for every sequence."""
+    server_factor: float = 1.0
+    """A step's time in the server's worker over the same step's in process, the machine at its
+    best: others that compete for the core's caches, and the machine as it usually is."""
 
     def served(self, cost: StepCost) -> StepCost:
         """A step's cost behind HTTP."""
+        cost = cost.scaled(self.server_factor)
         sequences = np.arange(len(cost.sample_s))
         return replace(
             cost,
@@ -127,6 +131,7 @@ class Target:
         *,
         extra_step_s: float = 0.0,
         extra_sequence_s: float = 0.0,
+        server_factor: float = 1.0,
     ) -> Target:
         """The same load with other overheads."""
         return replace(
@@ -135,6 +140,7 @@ class Target:
             overhead_log_sd=log_sd,
             extra_step_s=extra_step_s,
             extra_sequence_s=extra_sequence_s,
+            server_factor=server_factor,
         )
 
     def _cost(self, belief: Belief, logs: FloatArray) -> StepCost:
@@ -147,14 +153,14 @@ class Target:
         )
 
     def _parts(self, cost: StepCost) -> list[_Part]:
-        """Parts of a step's cost: the tables around powers of four, and each rate."""
+        """Parts of a step's cost: the tables around powers of two, and each rate."""
         parts = [
             _Part(name, knot)
             for name, most in (
                 ("token_s", self.settings.max_num_batched_tokens),
                 ("sample_s", self.settings.max_num_seqs),
             )
-            for knot in (4**power for power in range(10))
+            for knot in (2**power for power in range(20))
             if knot <= most
         ]
         parts += [
@@ -182,7 +188,7 @@ class _Part:
         if not self.knot:
             return replace(cost, **{self.name: found * (1 + _STEP)})
         size = np.maximum(np.arange(len(found)), 1)
-        distance = np.abs(np.log(size / self.knot)) / np.log(4)
+        distance = np.abs(np.log2(size / self.knot))
         return replace(cost, **{self.name: found * (1 + _STEP * np.clip(1 - distance, 0, None))})
 
 

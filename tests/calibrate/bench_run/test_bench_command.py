@@ -3,12 +3,16 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from stand_in_engine import write_interpreter, write_model
 
+from advisor.calibrate.importers import write_measurements
+from advisor.calibrate.measurements import read_measurements
 from advisor.cli import main
 from advisor.cli.calibrate_run import cores_of, seconds_of, shapes_of
 from advisor.errors import InputError
+from advisor.predict import predict
 
 Capture = pytest.CaptureFixture[str]
 
@@ -62,8 +66,50 @@ def test_its_files_are_what_predict_and_score_take(tmp_path: Path, capsys: Captu
     predicted = tmp_path / "predicted.csv"
     assert main(["predict", rows, "--fits", fits, "--output", str(predicted)]) == 0
     assert main(["calibrate", "score", rows, "--fits", fits]) == 0
-    assert "calibrated" in predicted.read_text(encoding="utf-8")
     assert "tpot" in capsys.readouterr().out.lower()
+
+
+def test_the_run_s_own_rows_narrow_what_its_coefficients_predict(tmp_path: Path) -> None:
+    """Beside the rows that they were fitted to, coefficients are a measured deployment's."""
+    assert main(arguments(tmp_path, "--precision", "0.3")) == 0
+    beside, alone = tmp_path / "run.fits.json", tmp_path / "elsewhere" / "run.fits.json"
+    alone.parent.mkdir()
+    alone.write_bytes(beside.read_bytes())
+    tables = [predict(tmp_path / "run.rows.csv", fits=fits) for fits in (beside, alone)]
+    widths = [
+        np.log(table["tpot_mean_ms_hi"] / table["tpot_mean_ms_lo"]).dropna() for table in tables
+    ]
+
+    assert [set(table["calibration"]) for table in tables] == [{"measured"}, {"calibrated"}]
+    assert (widths[0] < widths[1]).all()
+
+
+def test_a_served_load_does_not_take_the_level_of_batches_in_process(tmp_path: Path) -> None:
+    """What the server showed is twice the engine's own time: it counts for served loads alone."""
+    assert main(arguments(tmp_path, "--precision", "0.3")) == 0
+    fits, path = tmp_path / "run.fits.json", tmp_path / "run.rows.csv"
+    row = read_measurements((path,))[0]
+    setup = row.setup.model_copy(
+        update={
+            "row_id": "load",
+            "load": "poisson",
+            "batch_size": None,
+            "request_rate_per_s": 2.0,
+            "requests": 40,
+            "input_tokens": 64.0,
+            "output_tokens": 32.0,
+            "request_overhead_ms": 5.0,
+        }
+    )
+    batch = row.setup.model_dump(exclude_none=True)
+    asked = [batch, setup.model_dump(exclude_none=True)]
+    before = predict(asked, fits=fits)["tpot_mean_ms"]
+    load = row.model_copy(update={"setup": setup, "measured": {"tpot_mean_ms": 2 * before[1]}})
+    write_measurements([*read_measurements((path,)), *[load] * 3], path)
+    after = predict(asked, fits=fits)["tpot_mean_ms"]
+
+    assert after[0] == pytest.approx(before[0])
+    assert after[1] > 1.6 * before[1]
 
 
 def test_ctrl_c_says_how_many_points_are_kept(

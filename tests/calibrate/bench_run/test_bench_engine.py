@@ -110,3 +110,10 @@ def test_keys_of_others_do_not_reach_the_child(
     assert variables["VLLM_CPU_OMP_THREADS_BIND"] == "1,2"
     assert variables["OMP_NUM_THREADS"] == "2"
     assert known_cause("all is well") is None
+
+
+def test_a_setting_that_vllm_does_not_have_is_named() -> None:
+    told = "TypeError: EngineArgs.__init__() got an unexpected keyword argument 'max_seqs'"
+
+    assert known_cause(told) == "--engine-args: vLLM has no setting 'max_seqs'"
+    assert "make vllm-cpu" in (known_cause("ModuleNotFoundError: No module named 'torch'") or "")

@@ -84,3 +84,10 @@ def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
 
     with pytest.raises(InputError, match="cannot be written"):
         PointFile(tmp_path / "file" / "points.jsonl")
+
+
+def test_no_empty_file_stays_where_nothing_was_measured(tmp_path: Path) -> None:
+    store = PointFile(tmp_path / "new" / "run.jsonl")
+
+    assert len(store) == 0
+    assert not store.path.exists()
