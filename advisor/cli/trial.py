@@ -47,6 +47,12 @@ def add_to(verbs: Verbs) -> None:
         metavar="FILE",
         help="trial records ($ADVISOR_TRIALS, or the user's)",
     )
+    parser.add_argument(
+        "--otlp",
+        metavar="[HOST:]PORT",
+        help="receive the endpoints' OpenTelemetry spans there, at /slm/v1/traces and "
+        "/llm/v1/traces (vLLM: --otlp-traces-endpoint)",
+    )
     parser.add_argument("--report", type=Path, metavar="OUT.html", help="a report of one file")
     add_json(parser)
     parser.set_defaults(run=run)
@@ -97,6 +103,8 @@ def run(arguments: argparse.Namespace) -> int:
     """
     if arguments.engine and not arguments.sandbox:
         raise InputError("--engine is for --sandbox; other endpoints are served by their own")
+    if arguments.report and not arguments.report.absolute().parent.is_dir():
+        raise InputError(f"--report {arguments.report}: no folder {arguments.report.parent}")
     task = read_task(arguments)
     slm, llm = (_endpoint(arguments, role) for role in ("slm", "llm"))
 
@@ -122,6 +130,7 @@ def run(arguments: argparse.Namespace) -> int:
             announce=say,
             on_begin=lambda trial: say(f"trial {trial}"),
             stop=stop,
+            otlp=arguments.otlp,
         )
     if arguments.report:
         from advisor.trial.html_report import html_report

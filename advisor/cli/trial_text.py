@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from advisor.cli.output import paragraph, table
-from advisor.trial.wording import ARM_NAMES, MEASURES, error_text, shown
+from advisor.trial.wording import ARM_NAMES, MEASURES, endpoint_lines, error_text, shown
 
 if TYPE_CHECKING:
     from advisor.trial.report import Comparison, TrialReport
@@ -54,6 +54,9 @@ def _parts(report: TrialReport) -> Iterator[str]:
             for one in report.attributions
         ]
         yield table([header, *rows], left=3)
+    own = list(endpoint_lines(report))
+    if own:
+        yield "\n".join(paragraph(line) for line in own)
     for advice in (report.advice_before, report.advice):
         if advice is not None:
             yield paragraph(f"{advice.because[:1].upper()}{advice.because[1:]}.")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from advisor.cli.arguments import Verbs, add_json, add_task, read_task
 from advisor.cli.output import print_json, print_text, say, table
+from advisor.errors import InputError
 
 if TYPE_CHECKING:
     from advisor.trial.report import TrialReport
@@ -82,7 +83,10 @@ def run(arguments: argparse.Namespace) -> int:
         return _resume(arguments)
     from advisor.trial.store import TrialStore, default_path
 
-    with TrialStore(arguments.records or default_path()) as store:
+    named = arguments.records
+    if named is not None and arguments.does != "import" and not named.exists():
+        raise InputError(f"trial records: no file {named}")
+    with TrialStore(named or default_path()) as store:
         match arguments.does:
             case "list":
                 print_text(_list(store))
@@ -110,7 +114,7 @@ def _plan(arguments: argparse.Namespace) -> int:
     task = read_task(arguments)
     plan = load_plan(
         task,
-        Endpoint.at("llm", arguments.url, arguments.model),
+        Endpoint.at("llm", arguments.url, arguments.model, option="--url"),
         arguments.data,
         rate_per_s=arguments.rate,
         requests=arguments.requests,

@@ -124,8 +124,11 @@ def _take_event(event: dict[str, Any], found: Answer, now_s: float) -> None:
             found.parts.append(content)
             found.token(now_s)
         _take_logprobs(choice, found)
-        # Some servers leave [DONE] out; a reason to stop is an end as good.
-        found.finished |= choice.get("finish_reason") is not None
+        if choice.get("finish_reason") is not None:
+            # It comes with the mark that ends the answer, a token that spells nothing. Some servers
+            # leave [DONE] out; a reason to stop is an end as good.
+            found.token(now_s)
+            found.finished = True
 
 
 def _take_whole(body: bytes, found: Answer, now_s: float) -> None:

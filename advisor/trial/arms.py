@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from advisor.decide.recommendation import Role
 from advisor.router.config import RouterConfig
 from advisor.router.settings import (
     HighRiskRule,
@@ -30,6 +31,7 @@ from advisor.trial.schedules import scheduled
 from advisor.trial.server_metrics import ServerFigures, figures_between, read_page
 from advisor.trial.session import Session
 from advisor.trial.setup import Setup, with_core_price
+from advisor.trial.traces import SpanReceiver
 
 DEFAULT_LOAD = 0.5
 """Share of the measured capacity that the sandbox is loaded with, where no rate is stated."""
@@ -46,6 +48,9 @@ MOST_LOAD_ALONE = 0.6
 """A model alone is not loaded more than to this share of what it sustains: the large one could not
 take the rate that the cascade does."""
 
+LEAST_ANSWERED = 0.95
+"""Share of a set of rows that must be answered for an accuracy to be stated."""
+
 ROUTER_ROWS = 200
 ROUTER_USERS = 8
 
@@ -54,15 +59,21 @@ class Trial:
     """A trial on endpoints that answer."""
 
     def __init__(
-        self, session: Session, setup: Setup, settings: TrialSettings, arrivals: Arrivals | None
+        self,
+        session: Session,
+        setup: Setup,
+        settings: TrialSettings,
+        arrivals: Arrivals | None,
+        spans: SpanReceiver | None = None,
     ) -> None:
         self.session, self.setup, self.settings, self.arrivals = session, setup, settings, arrivals
+        self.spans = spans
         self.expected: Expectation | None = None
-        self.calibrations: dict[str, EndpointCalibration] = {}
+        self.calibrations: dict[Role, EndpointCalibration] = {}
         self.router: RouterCost | None = None
         self.load: LoadReport | None = None
         self.projections: dict[str, LoadProjection] = {}
-        self.servers: dict[str, dict[str, ServerFigures]] = {}
+        self.servers: dict[str, dict[Role, ServerFigures]] = {}
         """The endpoints' own figures during each arm, by arm and role."""
         self.router_hold_s: float | None = None
         self.scheduled_s: list[float] = []
@@ -86,6 +97,9 @@ class Trial:
         self.session.store.put_document(
             self.session.trial, "router", config.model_dump(mode="json", by_alias=True)
         )
+        if self.spans is not None:
+            telemetry = config.telemetry.model_copy(update={"otlp_endpoint": self.spans.root_url})
+            config = config.model_copy(update={"telemetry": telemetry})
         with RouterProcess(config, keys=self.session.keys) as router:
             self._measure_router(router)
             self._project()
@@ -98,7 +112,7 @@ class Trial:
         for endpoint, as_small in ((setup.slm, True), (setup.llm, False)):
             rows = setup.calibration_rows
             say(f"calibrating {endpoint.model}: {len(rows):,} rows one at a time, then more users")
-            found = calibrate_endpoint(self.session, endpoint, rows, as_small=as_small)
+            found = self._calibrated(endpoint, as_small=as_small)
             if setup.usd_per_core_hour is not None and found.server is not None:
                 priced = with_core_price(endpoint, found.server, setup.usd_per_core_hour)
                 found = replace(found, endpoint=priced)
@@ -113,6 +127,28 @@ class Trial:
         self.expected = Expectation(
             slm, llm, paired, choice, None, direct, self.settings.seed, paid_by_time=by_time
         )
+
+    def _calibrated(self, endpoint: Endpoint, *, as_small: bool) -> EndpointCalibration:
+        """One endpoint's calibration, with the core-seconds of a server that runs here: vLLM's page
+        counts those of the process that listens, and not of the engine's."""
+        role, rows = endpoint.role, self.setup.calibration_rows
+        before = self._cpu_s().get(role)
+        found = calibrate_endpoint(self.session, endpoint, rows, as_small=as_small)
+        used_s = self._cpu_s().get(role)
+        if found.server is None or before is None or used_s is None:
+            return found
+        answered = sum(
+            arm.requests.completed
+            for arm in self.session.store.arms(self.session.trial)
+            if arm.name == f"warm_up_{role}" or arm.name.startswith(f"calibration_{role}")
+        )
+        a_request_s = (used_s - before) / answered
+        return replace(found, server=found.server.model_copy(update={"cpu_s": a_request_s}))
+
+    def _cpu_s(self) -> dict[Role, float]:
+        """Core-seconds that the servers which run here have used so far."""
+        read = {role: used() for role, used in self.setup.cpu_s.items()}
+        return {role: used_s for role, used_s in read.items() if used_s is not None}
 
     def _router_config(self) -> RouterConfig:
         assert self.expected is not None
@@ -171,13 +207,13 @@ class Trial:
             cpu_s=cpu_s,
             sustainable_per_s=throughput(answered, users=users),
         )
-        company = {
+        company: dict[str, tuple[float, float]] = {
             role: (self.speed(role, arm_alone) or 1.0, self.speed(role, arm) or 1.0)
             for role in self.calibrations
         }
         self.expected = replace(self.expected, router=self.router, company=company)
 
-    def speed(self, role: str, arm: str) -> float | None:
+    def speed(self, role: Role, arm: str) -> float | None:
         """Engine time a request in an arm over that alone; None where queues share the engine, or
         where the server does not say."""
         calibration = self.calibrations[role]
@@ -303,14 +339,20 @@ class Trial:
     def _servers_watched(self, arm: str) -> Iterator[None]:
         """Read the endpoints' own figures before and after an arm, however it ends."""
         urls = {role: one.endpoint.metrics_url for role, one in self.calibrations.items()}
-        pages = {role: read_page(url) for role, url in urls.items()}
+        pages, used_s = {role: read_page(url) for role, url in urls.items()}, self._cpu_s()
         try:
             yield
         finally:
-            found = {
-                role: figures_between(pages[role], read_page(url)) for role, url in urls.items()
-            }
-            self.servers[arm] = {role: one for role, one in found.items() if one is not None}
+            after_s = self._cpu_s()
+            self.servers[arm] = {}
+            for role, url in urls.items():
+                one = figures_between(pages[role], read_page(url))
+                if one is None:
+                    continue
+                if role in used_s and role in after_s:
+                    a_request_s = (after_s[role] - used_s[role]) / one.requests
+                    one = one.model_copy(update={"cpu_s": a_request_s})
+                self.servers[arm][role] = one
 
     def _answered(self, arm: str) -> int:
         records = self.session.store.requests(self.session.trial, arm)
@@ -325,7 +367,8 @@ class Trial:
         rows = self.setup.unseen_rows
         if not rows:
             return
-        self.session.announce(f"unseen wording: {len(rows):,} rows to each model")
+        say = self.session.announce
+        say(f"unseen wording: {len(rows):,} rows to each model")
         found = {}
         for role, calibration in self.calibrations.items():
             endpoint = calibration.endpoint
@@ -338,7 +381,11 @@ class Trial:
                 stream=False,
                 price=endpoint.price,
             )
-            found[role] = float(np.mean([record.correct or 0.0 for record in result.records]))
+            answered = [one.correct or 0.0 for one in result.records if one.status == "completed"]
+            if len(answered) < LEAST_ANSWERED * len(rows):
+                say(f"{role} answered {len(answered):,} of {len(rows):,} of them: no accuracy")
+                return
+            found[role] = float(np.mean(answered))
         unseen = SplitQuality(
             split="unseen wording", rows=len(rows), slm=found["slm"], llm=found["llm"]
         )

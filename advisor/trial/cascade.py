@@ -11,11 +11,15 @@ how a wrong projection is traced to what was wrong in it.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from advisor.trial.service import MeasuredService, fifo_finish
+
+if TYPE_CHECKING:
+    from advisor.trial.shared_cores import SharedCores
 
 STALLED = 4.0
 """A request that takes so many times the median was not slow: the machine was elsewhere."""
@@ -80,6 +84,10 @@ class Pieces:
     speed_log_sd: float = 0.0
     """1-sd of ln(speed now / speed at calibration): how steady the machine was."""
     stalls: Stalls = field(default_factory=Stalls.none)
+    cores: SharedCores | None = None
+    """Where all of it runs on this machine; None: nothing slows down anything else. Then
+    `router_hold_s` is all of the router's core time, and a delay may be negative: work that is done
+    after the answer."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,14 +119,18 @@ def play(pieces: Pieces, sent_s: FloatArray, *, runs: int, seed: int) -> Played:
         sent_s: (n,) ascending.
         runs: independent runs.
     """
+    if pieces.cores is not None:
+        from advisor.trial.together import play_together
+
+        return play_together(pieces, pieces.cores, sent_s, runs=runs, seed=seed)
     rng = np.random.default_rng(seed)
-    index = _draw(rng, len(pieces.rows), runs, len(sent_s))
+    index = draw_rows(rng, len(pieces.rows), runs, len(sent_s))
     rows = pieces.rows
     speed = np.exp(pieces.speed_log_sd * rng.standard_normal((runs, 1)))
     direct = rng.random(index.shape) < pieces.direct_share
     escalated = rows.escalate[index] & ~direct
 
-    clocks = [_Clock.drawn(rng, pieces.stalls, float(sent_s[-1])) for _ in range(runs)]
+    clocks = [Clock.drawn(rng, pieces.stalls, float(sent_s[-1])) for _ in range(runs)]
     arrive = np.stack([clock.working(sent_s) for clock in clocks])
     enter = fifo_finish(arrive, np.full(index.shape, pieces.router_hold_s) * speed)
     half = pieces.router_delay_s / 2
@@ -155,7 +167,7 @@ def play_alone(
 ) -> Played:
     """Play one endpoint without a router: every request to it; times alone of shape (m,)."""
     rng = np.random.default_rng(seed)
-    index = _draw(rng, len(whole_s), runs, len(sent_s))
+    index = draw_rows(rng, len(whole_s), runs, len(sent_s))
     speed = np.exp(speed_log_sd * rng.standard_normal((runs, 1)))
     arrive = np.broadcast_to(sent_s, index.shape)
     end = service.serve(arrive, whole_s[index] * speed) - sent_s
@@ -166,7 +178,7 @@ def play_alone(
 
 
 @dataclass(frozen=True, eq=False)
-class _Clock:
+class Clock:
     """The time that a machine has worked, and the wall's: the first stands still in a stall."""
 
     begin_s: FloatArray
@@ -177,7 +189,7 @@ class _Clock:
     """Shape (stalls + 1,): time lost in the first so many stalls."""
 
     @classmethod
-    def drawn(cls, rng: np.random.Generator, stalls: Stalls, lasts_s: float) -> _Clock:
+    def drawn(cls, rng: np.random.Generator, stalls: Stalls, lasts_s: float) -> Clock:
         """A draw of the stalls within a load: a Poisson process on the time worked."""
         count = rng.poisson(stalls.rate_per_s * lasts_s) if len(stalls.durations_s) else 0
         worked = np.sort(rng.random(count) * lasts_s)
@@ -215,7 +227,7 @@ def without_stalls(alone_s: FloatArray) -> tuple[FloatArray, FloatArray]:
     return np.where(stalled, median, alone_s), (alone_s - median)[stalled]
 
 
-def _draw(rng: np.random.Generator, rows: int, runs: int, count: int) -> IntArray:
+def draw_rows(rng: np.random.Generator, rows: int, runs: int, count: int) -> IntArray:
     """(runs, count) rows, each run from its own resample of them."""
     resample = rng.integers(0, rows, (runs, rows))
     drawn = rng.integers(0, rows, (runs, count))

@@ -102,33 +102,30 @@ def attributions(
     """
     pieces = expected.pieces(share)
     base = _p95_ms(pieces, scheduled_s, expected.seed)
+
+    def attribution(
+        piece: str, projected_as: str, measured_as: str, e2e_p95_ms: float
+    ) -> Attribution:
+        return Attribution(
+            piece=piece,
+            projected_as=projected_as,
+            measured_as=measured_as,
+            e2e_p95_ms=e2e_p95_ms,
+            change_ms=e2e_p95_ms - base,
+        )
+
     found, together = [], pieces
     for swap in _swaps(expected, pieces, seen, share):
         value = _p95_ms(swap.pieces(pieces), scheduled_s, expected.seed)
         together = swap.pieces(together)
-        found.append(swap.attribution(value, base))
+        found.append(attribution(swap.piece, swap.projected_as, swap.measured_as, value))
     sent = sorted(seen.sent_s)
     lag_ms = 1e3 * float(np.mean(np.array(sent) - np.array(sorted(scheduled_s)[: len(sent)])))
+    late = f"{lag_ms:.1f} ms late on average"
     value = _p95_ms(pieces, sent, expected.seed)
-    found.append(
-        Attribution(
-            piece="times of sending",
-            projected_as="as scheduled",
-            measured_as=f"{lag_ms:.1f} ms late on average",
-            e2e_p95_ms=value,
-            change_ms=value - base,
-        )
-    )
+    found.append(attribution("times of sending", "as scheduled", late, value))
     value = _p95_ms(together, sent, expected.seed)
-    found.append(
-        Attribution(
-            piece="all of them together",
-            projected_as=f"{base:.1f} ms",
-            measured_as=f"{value:.1f} ms",
-            e2e_p95_ms=value,
-            change_ms=value - base,
-        )
-    )
+    found.append(attribution("all of them together", f"{base:.1f} ms", f"{value:.1f} ms", value))
     return tuple(found)
 
 
@@ -163,15 +160,6 @@ class _Swap:
         )
         hold_s = pieces.router_hold_s if self.hold_s is None else self.hold_s
         return replace(pieces, rows=changed, router_hold_s=hold_s)
-
-    def attribution(self, value_ms: float, base_ms: float) -> Attribution:
-        return Attribution(
-            piece=self.piece,
-            projected_as=self.projected_as,
-            measured_as=self.measured_as,
-            e2e_p95_ms=value_ms,
-            change_ms=value_ms - base_ms,
-        )
 
 
 def _swaps(expected: Expectation, pieces: Pieces, seen: UnderLoad, share: float) -> Iterator[_Swap]:

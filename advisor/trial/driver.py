@@ -53,6 +53,8 @@ class ArmResult:
     """In the order of the plan; every one ended."""
     stopped: str | None
     """Why before its end; None: it was sent whole."""
+    died: bool = False
+    """Whether the sender's process ended before it should."""
 
 
 def run_arm(
@@ -110,7 +112,7 @@ def run_arm(
         if sender.died is not None:
             ended_by = stopped = sender.died
     store.close_arm(trial, arm, ended_by)
-    return ArmResult(store.requests(trial, arm), stopped)
+    return ArmResult(store.requests(trial, arm), stopped, died=sender.died is not None)
 
 
 def _outcome(record: RequestRecord, report: dict[str, Any], shift_s: float) -> Outcome:

@@ -20,6 +20,7 @@ from advisor.router.addresses import checked_url
 from advisor.router.settings import PolicySettings
 from advisor.task import TaskProfile
 from advisor.trial.data import TrialRow
+from advisor.trial.decodable import decodable
 from advisor.trial.judging import Price
 from advisor.trial.service import Queue
 
@@ -60,8 +61,13 @@ class Endpoint:
     """Added to every request, e.g. `temperature`."""
 
     @classmethod
-    def at(cls, role: Role, base_url: str, model: str, **given: Any) -> Endpoint:
+    def at(
+        cls, role: Role, base_url: str, model: str, *, option: str | None = None, **given: Any
+    ) -> Endpoint:
         """An endpoint by URL, with the key from the environment where there is one.
+
+        Args:
+            option: what an error names; None: `--slm` or `--llm`.
 
         Raises:
             InputError: a URL that is none, holds a key, or may not be called.
@@ -69,7 +75,7 @@ class Endpoint:
         try:
             url = checked_url(base_url)
         except ValueError as error:
-            raise InputError(f"--{role}: {error}") from None
+            raise InputError(f"{option or f'--{role}'}: {error}") from None
         variable = next(
             (name for name in (KEY_VARIABLES[role], SHARED_KEY_VARIABLE) if os.environ.get(name)),
             None,
@@ -103,7 +109,8 @@ def risk_headers(row: TrialRow) -> dict[str, str]:
 def body_of(row: TrialRow, task: TaskProfile, *, logprobs: bool) -> dict[str, Any]:
     """The chat completion that asks a row.
 
-    The answer may have three times the tokens that the task calls long, and at least 16.
+    The answer may have three times the tokens that the task calls long, and at least 16. Of its
+    schema, what a server can decode by is sent along.
     """
     longest = math.ceil(3 * task.traffic.output_tokens.high_tokens)
     body: dict[str, Any] = {
@@ -115,7 +122,7 @@ def body_of(row: TrialRow, task: TaskProfile, *, logprobs: bool) -> dict[str, An
     if task.task.output == "json" and schema is not None:
         body["response_format"] = {
             "type": "json_schema",
-            "json_schema": {"name": "answer", "schema": schema},
+            "json_schema": {"name": "answer", "schema": decodable(schema)},
         }
     if logprobs:
         body |= {"logprobs": True, "top_logprobs": PolicySettings().top_logprobs}

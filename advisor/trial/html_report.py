@@ -8,7 +8,7 @@ from html import escape
 
 from advisor.trial.report import Comparison, TrialReport
 from advisor.trial.verdict import RequirementVerdict
-from advisor.trial.wording import ARM_NAMES, MEASURES, error_text, shown
+from advisor.trial.wording import ARM_NAMES, MEASURES, endpoint_lines, error_text, shown
 
 STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;
@@ -134,6 +134,8 @@ def _how(report: TrialReport) -> Iterator[str]:
             f"{found.e2e_p95_ms:.1f} ms; "
             f"queue: {escape(found.queue)}; sustains {found.sustainable_rate_per_s:.1f}/s.</li>"
         )
+    for line in endpoint_lines(report):
+        yield f"<li>{escape(line)}</li>"
     yield f"<li>Cost: {escape(report.cost_basis)}.</li></ul>"
 
 

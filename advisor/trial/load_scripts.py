@@ -7,14 +7,17 @@ responses, so its script measures whole answers only.
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from advisor.errors import InputError
 from advisor.serving.arrivals import Poisson
 from advisor.task import TaskProfile
 from advisor.trial.data import read_rows
+from advisor.trial.driver import TIMES
 from advisor.trial.endpoints import Endpoint, body_of, risk_headers
 from advisor.trial.plan import LoadPlan, PlannedRequest
 from advisor.trial.schedules import scheduled
@@ -23,13 +26,13 @@ LOCUSTFILE = '''\
 """Sends plan.json, in the folder of this file, and writes a record of every request.
 
     locust -f locustfile.py --headless --users 64 --spawn-rate 64          # one machine
-    locust -f locustfile.py --headless --master --expect-workers 4 …       # and on each other one:
-    locust -f locustfile.py --worker --master-host HOST
+    locust -f locustfile.py --headless --master --expect-workers 4 --users 256 --spawn-rate 256
+    locust -f locustfile.py --worker --master-host HOST                    # on each of the four
 
-ADVISOR_WORKERS says how many workers there are (1): each sends its share of the schedule and
-writes records-N.jsonl beside the plan. Users only
-bound how many requests may be under way: where all of them wait for answers, requests go out late,
-and the records say so.
+The master tells each worker its share of the schedule and when second 0 is, on the wall's clock
+(run NTP on all); each writes records-N.jsonl beside its plan. Gather them in one folder for
+`advisor trials import`. Users only bound how many requests may be under way: where all of them wait
+for answers, requests go out late, and the records say so.
 """
 
 import json
@@ -39,11 +42,14 @@ from pathlib import Path
 
 import gevent
 from locust import HttpUser, constant, events, task
+from locust.runners import MasterRunner, WorkerRunner
+from requests.exceptions import Timeout
 
 FOLDER = Path(__file__).parent
 PLAN = json.loads((FOLDER / "plan.json").read_text(encoding="utf-8"))
 KEY = os.environ.get(PLAN["api_key_env"] or "", "")
 START_DELAY_S = 3.0
+SHARE, DONE = "advisor_share", "advisor_done"
 HEADERS = {"x-advisor-route": "route", "x-advisor-reason": "reason"}
 NUMBERS = {"x-advisor-confidence": "confidence", "x-advisor-cost-usd": "cost_usd"}
 
@@ -51,22 +57,50 @@ NUMBERS = {"x-advisor-confidence": "confidence", "x-advisor-cost-usd": "cost_usd
 class Share:
     """The requests of this process, and where their records go."""
 
+    given = None
     requests = iter(())
     under_way = 0
     began_s = 0.0
     output = None
+    done = False
+    workers_left = 0
+
+
+@events.init.add_listener
+def connect(environment, **_):
+    runner = environment.runner
+    if isinstance(runner, MasterRunner):
+        runner.register_message(DONE, worker_done)
+    elif isinstance(runner, WorkerRunner):
+        runner.register_message(SHARE, take_share)
+
+
+def take_share(environment, msg, **_):
+    Share.given = msg.data
+
+
+def worker_done(environment, msg, **_):
+    Share.workers_left -= 1
+    if Share.workers_left == 0:
+        gevent.spawn(environment.runner.quit)
 
 
 @events.test_start.add_listener
 def begin(environment, **_):
-    if type(environment.runner).__name__ == "MasterRunner":
+    runner = environment.runner
+    alone = {"index": 0, "workers": 1, "began_epoch_s": time.time() + START_DELAY_S}
+    if isinstance(runner, MasterRunner):
+        workers = sorted(worker.id for worker in runner.clients.ready)
+        Share.workers_left = len(workers)
+        for index, worker in enumerate(workers):
+            share = {**alone, "index": index, "workers": len(workers)}
+            runner.send_message(SHARE, share, client_id=worker)
         return
-    index = max(getattr(environment.runner, "worker_index", 0), 0)
-    workers = max(int(os.environ.get("ADVISOR_WORKERS", "1")), 1)
-    Share.requests = iter(PLAN["requests"][index::workers])
-    Share.output = (FOLDER / f"records-{index}.jsonl").open("w", encoding="utf-8")
-    Share.began_s = time.monotonic() + START_DELAY_S
-    put({"began_epoch_s": time.time() + START_DELAY_S})
+    share = Share.given or alone
+    Share.requests = iter(PLAN["requests"][share["index"] :: share["workers"]])
+    Share.output = (FOLDER / f"records-{share['index']}.jsonl").open("w", encoding="utf-8")
+    Share.began_s = time.monotonic() + share["began_epoch_s"] - time.time()
+    put({"began_epoch_s": share["began_epoch_s"]})
 
 
 @events.test_stop.add_listener
@@ -97,8 +131,13 @@ class Planned(HttpUser):
     def send(self):
         request = next(Share.requests, None)
         if request is None:
-            if not Share.under_way and self.environment.runner:
-                self.environment.runner.quit()
+            if not Share.under_way and not Share.done:
+                Share.done = True
+                runner = self.environment.runner
+                if isinstance(runner, WorkerRunner):
+                    runner.send_message(DONE)
+                else:
+                    gevent.spawn(runner.quit)  # it ends this user, which cannot wait for itself
             gevent.sleep(1)
             return
         Share.under_way += 1
@@ -130,9 +169,13 @@ class Planned(HttpUser):
                         facts[key] = float(response.headers[name])
                 if response.status_code == 200:
                     facts |= read(response)
-                else:
+                elif response.status_code:
                     facts["error"] = f"HTTP {response.status_code}"
+                else:
+                    raise response.error
         except Exception as error:
+            if isinstance(error, Timeout):
+                facts["status"] = "timed_out"
             text = " ".join(str(error).split())[:200]
             facts["error"] = text.replace(KEY, "[key]") if KEY else text
         return {**facts, "end_s": now()}
@@ -159,7 +202,10 @@ def read(response):
                 facts.setdefault("first_token_s", now())
                 facts["last_token_s"] = now()
                 parts.append(content)
-            finished |= choice.get("finish_reason") is not None
+            if choice.get("finish_reason") is not None:
+                facts.setdefault("first_token_s", now())
+                facts["last_token_s"] = now()
+                finished = True
     if not finished:
         return {**facts, "error": "the stream ended before its end"}
     return {**facts, "status": "completed", "answer": "".join(parts)}
@@ -261,24 +307,50 @@ def write_load_scripts(plan: LoadPlan, folder: Path) -> tuple[Path, ...]:
 
 
 def read_records(files: Sequence[Path]) -> tuple[list[dict[str, object]], float | None]:
-    """Records that the Locust file wrote, and when the earliest worker's second 0 was.
+    """Records that the Locust file wrote, and when second 0 was.
+
+    Every worker's times are put on the clock of the one that began first. A last line that was cut
+    off in the middle is left out.
 
     Raises:
-        InputError: a file that cannot be read, or holds something else.
+        InputError: a file that cannot be read or holds something else, or two records of a request.
     """
-    found: list[dict[str, object]] = []
-    began: list[float] = []
-    for file in files:
-        try:
-            lines = file.read_text(encoding="utf-8").splitlines()
-            values = [json.loads(line) for line in lines if line.strip()]
-        except (OSError, ValueError) as error:
-            raise InputError(f"{file}: no records of a load: {error}") from None
+    by_file = {file: _lines(file) for file in files}
+    began = {
+        file: float(value["began_epoch_s"])
+        for file, values in by_file.items()
+        for value in values
+        if "began_epoch_s" in value
+    }
+    first = min(began.values(), default=None)
+    found: dict[object, dict[str, object]] = {}
+    for file, values in by_file.items():
+        later_s = began[file] - first if first is not None and file in began else 0.0
         for value in values:
             if "began_epoch_s" in value:
-                began.append(float(value["began_epoch_s"]))
-            elif "number" in value:
-                found.append(value)
-            else:
+                continue
+            number = value.get("number")
+            if number is None:
                 raise InputError(f"{file}: a line without a request's number")
-    return found, min(began) if began else None
+            if number in found:
+                raise InputError(
+                    f"{file}: a second record of request {number}; take the files of other runs "
+                    "out of the folder"
+                )
+            found[number] = {
+                name: given + later_s if name in TIMES else given for name, given in value.items()
+            }
+    return list(found.values()), first
+
+
+def _lines(file: Path) -> list[dict[str, Any]]:
+    try:
+        *lines, last = file.read_text(encoding="utf-8").split("\n")
+        values = [json.loads(line) for line in lines if line.strip()]
+    except (OSError, ValueError) as error:
+        raise InputError(f"{file}: no records of a load: {error}") from None
+    with contextlib.suppress(ValueError):
+        values += [json.loads(last)] if last.strip() else []
+    if not all(isinstance(value, dict) for value in values):
+        raise InputError(f"{file}: no records of a load: an object a line was expected")
+    return values

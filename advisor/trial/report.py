@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
+from pydantic import Field
+
 from advisor.decide.recommendation import Architecture
 from advisor.records import Record
 from advisor.trial.calibration import EndpointReport
@@ -12,6 +14,7 @@ from advisor.trial.measured import ArmMeasurement
 from advisor.trial.projection import LoadProjection
 from advisor.trial.records import TrialState
 from advisor.trial.server_metrics import ServerFigures
+from advisor.trial.traces import TracedFigures
 from advisor.trial.verdict import RequirementVerdict
 
 PolicyChoice = Literal["cascade", "slm_only", "llm_only"]
@@ -146,6 +149,8 @@ class TrialReport(Record):
     splits: tuple[SplitQuality, ...]
     servers: dict[str, ServerFigures]
     """The endpoints' own figures during the router's arm, by role."""
+    traces: dict[str, tuple[TracedFigures, ...]] = Field(default_factory=dict)
+    """Endpoints by the spans of each request, by arm; empty where none were received."""
     cost_basis: str
     wall_s: float
 

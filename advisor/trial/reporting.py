@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+from advisor.decide.recommendation import Role
 from advisor.trial.arms import Trial
 from advisor.trial.calibration import report_of
 from advisor.trial.comparing import (
@@ -17,6 +18,7 @@ from advisor.trial.measured import ArmMeasurement, Measured, measure
 from advisor.trial.records import ARMS, RequestRecord, TrialState
 from advisor.trial.report import Advice, Attribution, SplitQuality, TrialReport
 from advisor.trial.setup import core_s
+from advisor.trial.traces import TracedFigures, traced
 from advisor.trial.verdict import RequirementVerdict, verdicts
 
 
@@ -64,6 +66,7 @@ class Reporting:
             what_changed=_what_changed(before, after),
             splits=(*self._held_out(measurements), *self.run.splits),
             servers=self.run.servers.get("router", {}),
+            traces=self._traces(records, began),
             cost_basis=self.run.setup.cost_basis,
             wall_s=wall_s,
         )
@@ -78,6 +81,21 @@ class Reporting:
                 one = measure(arm.name, records[arm.name], arm.requests, cascade=cascade)
                 found[arm.name] = self._at_core_cost(one)
         return found
+
+    def _traces(
+        self, records: dict[str, tuple[RequestRecord, ...]], began: Mapping[str, float | None]
+    ) -> dict[str, tuple[TracedFigures, ...]]:
+        """The endpoints by the spans that began during each arm."""
+        if self.run.spans is None:
+            return {}
+        self.run.spans.settle()
+        spans, found = self.run.spans.spans(), {}
+        for arm in ARMS:
+            begin_s = began.get(arm)
+            ends = [record.end_s for record in records[arm] if record.end_s is not None]
+            if begin_s is not None and ends:
+                found[arm] = traced(spans, begin_epoch_s=begin_s, end_epoch_s=begin_s + max(ends))
+        return {arm: figures for arm, figures in found.items() if figures}
 
     def _at_core_cost(self, measurement: ArmMeasurement) -> ArmMeasurement:
         """An arm at the core-seconds that its requests took of the servers.
@@ -103,7 +121,7 @@ class Reporting:
             changes[name] = None if before is None else before * factor
         return measurement.model_copy(update=changes)
 
-    def _core_s(self, role: str) -> float:
+    def _core_s(self, role: Role) -> float:
         """Core-seconds that a request took of a server, over the judged arms."""
         endpoint = self.run.calibrations[role].endpoint
         found = [

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from advisor.errors import InputError
@@ -21,6 +21,7 @@ from advisor.trial.sandbox.launch import ENGINES, EngineName
 from advisor.trial.session import Announce, Session, StoppedError
 from advisor.trial.setup import Setup, endpoint_setup, sandbox_setup
 from advisor.trial.store import TrialStore, default_path
+from advisor.trial.traces import SpanReceiver
 
 
 def run_trial(
@@ -44,6 +45,7 @@ def run_trial(
     announce: Announce | None = None,
     on_begin: Callable[[str], None] | None = None,
     stop: threading.Event | None = None,
+    otlp: str | None = None,
 ) -> TrialReport:
     """Run a live trial of the router on two endpoints, and judge it beside its projection.
 
@@ -63,6 +65,8 @@ def run_trial(
         announce: told what happens, in words.
         on_begin: told the trial's id before anything is sent.
         stop: ends the trial when it is set; what was measured is judged.
+        otlp: `[HOST:]PORT` where OpenTelemetry spans of the endpoints are received
+            (`advisor.trial.traces`); None: none are.
 
     Raises:
         InputError: what was asked for cannot be done, in one line.
@@ -70,6 +74,8 @@ def run_trial(
     begin_s = time.monotonic()
     announce = announce or _silence
     _check(policy, rate_per_s=rate_per_s, load=load, requests=requests, budget_usd=budget_usd)
+    if seed < 0:
+        raise InputError(f"seed = {seed}: a whole number of at least 0 is expected")
     settings = TrialSettings(
         sandbox=sandbox,
         engine=engine if sandbox else None,
@@ -88,14 +94,17 @@ def run_trial(
     keys = dict(keys or {})
     announce("starting the endpoints" if sandbox else "checking the endpoints and the data")
     with (
-        _setup(task, settings, slm, llm, data, keys) as setup,
+        _receiver(otlp) as spans,
         TrialStore(records or default_path()) as store,
+        _setup(task, settings, slm, llm, data, keys, spans) as setup,
     ):
         trial = store.begin(task.name, settings.model_dump(mode="json"))
         store.put_document(trial, "task", task.to_mapping())
         try:
             if on_begin is not None:
                 on_begin(trial)
+            if spans is not None:
+                announce(f"spans are received at {spans.url('slm')} and {spans.url('llm')}")
             session = Session(
                 store=store,
                 trial=trial,
@@ -107,7 +116,7 @@ def run_trial(
                 stop=stop or threading.Event(),
                 budget_usd=budget_usd,
             )
-            run = Trial(session, setup, settings, arrivals)
+            run = Trial(session, setup, settings, arrivals, spans)
             note = ""
             try:
                 run.everything()
@@ -132,6 +141,15 @@ def _interrupted(store: TrialStore, trial: str, error: BaseException) -> None:
         return
 
 
+def _receiver(otlp: str | None) -> AbstractContextManager[SpanReceiver | None]:
+    if otlp is None:
+        return nullcontext()
+    host, _, port = otlp.rpartition(":")
+    if not (port.isascii() and port.isdigit() and int(port) < 2**16):
+        raise InputError(f"--otlp {otlp}: [HOST:]PORT is expected, e.g. 4318")
+    return SpanReceiver(host=host.strip("[]") or "127.0.0.1", port=int(port))
+
+
 def _setup(
     task: TaskProfile,
     settings: TrialSettings,
@@ -139,13 +157,14 @@ def _setup(
     llm: Endpoint | None,
     data: Path | Sequence[TrialRow] | None,
     keys: Mapping[str, str],
+    spans: SpanReceiver | None,
 ) -> AbstractContextManager[Setup]:
     if settings.sandbox:
         if slm is not None or llm is not None or data is not None:
             raise InputError("the sandbox brings its own endpoints and rows: give no others")
         if settings.engine not in ENGINES:
             raise InputError(f"engine = {settings.engine}: one of {', '.join(ENGINES)} is expected")
-        return sandbox_setup(settings.engine, seed=settings.seed)
+        return sandbox_setup(settings.engine, seed=settings.seed, spans=spans)
     if slm is None or llm is None:
         raise InputError("a trial needs the sandbox, or a small and a large endpoint")
     if data is None:

@@ -69,7 +69,7 @@ class Session:
             resumed_at_s: where an arm goes on that was cut off (`run_arm`).
 
         Raises:
-            StoppedError: the whole trial was told to end meanwhile.
+            StoppedError: the whole trial was told to end meanwhile, or the sender's process died.
             InputError: the records cannot be written.
         """
         plan = LoadPlan(
@@ -105,6 +105,8 @@ class Session:
         )
         if ended:
             raise StoppedError(ended[0])
+        if result.died:
+            raise StoppedError(str(result.stopped))
         return result
 
     def check(self) -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from advisor.decide.recommendation import Role
@@ -15,16 +15,19 @@ from advisor.trial.data import TrialRow, check_rows, read_rows, split_rows
 from advisor.trial.endpoints import Endpoint, EndpointFinding, check_endpoint
 from advisor.trial.judging import Price
 from advisor.trial.report import EndpointNote
-from advisor.trial.sandbox import SandboxServer, start
+from advisor.trial.sandbox import SandboxServer
 from advisor.trial.sandbox import rows as sandbox_rows
-from advisor.trial.sandbox.launch import EngineName
+from advisor.trial.sandbox.launch import EngineName, launch
 from advisor.trial.server_metrics import ServerFigures
+from advisor.trial.traces import ROLES, SpanReceiver
 
 USD_PER_CORE_HOUR = 0.04
 """Assumed, for the sandbox's money: about what clouds charge for one virtual CPU of a
 general-purpose machine, on demand."""
 
-SANDBOX_CALIBRATION_ROWS = 600
+SANDBOX_CALIBRATION_ROWS: Mapping[EngineName, int] = {"ctranslate2": 600, "vllm": 300}
+"""vLLM on a processor takes about ten times as long for one."""
+
 SANDBOX_TEST_ROWS = 4000
 SANDBOX_UNSEEN_ROWS = 200
 SANDBOX_SEEDS = (41_000, 42_000, 43_000)
@@ -50,6 +53,8 @@ class Setup:
     cost_basis: str
     usd_per_core_hour: float | None = None
     """Where the money is the servers' core-seconds."""
+    cpu_s: Mapping[Role, Callable[[], float | None]] = field(default_factory=dict)
+    """Core-seconds that each server has used so far; of servers that run here."""
 
     @property
     def rows(self) -> Mapping[str, TrialRow]:
@@ -66,22 +71,31 @@ class Setup:
 
 @contextmanager
 def sandbox_setup(
-    engine: EngineName, *, seed: int, calibration_rows: int = SANDBOX_CALIBRATION_ROWS
+    engine: EngineName, *, seed: int, spans: SpanReceiver | None = None
 ) -> Iterator[Setup]:
     """The two sandbox models, served, with rows of their task.
+
+    Args:
+        spans: where vLLM sends a span for each request; the light engine writes none.
 
     Raises:
         InputError: the engine is not there, or a server does not come up.
     """
     with ExitStack() as running:
-        small = running.enter_context(start("small", engine))
-        large = running.enter_context(start("large", engine))
+        cores = _cores(engine)
+        urls = [spans.url(role) if spans else None for role in ROLES]
+        small = running.enter_context(launch("small", engine, cpu=cores[0], otlp_url=urls[0]))
+        large = running.enter_context(launch("large", engine, cpu=cores[1], otlp_url=urls[1]))
+        for server in (small, large):
+            server.wait()
         slm, llm = _endpoint("slm", small), _endpoint("llm", large)
         first, second, third = (start_at + seed for start_at in SANDBOX_SEEDS)
         yield Setup(
             slm=slm,
             llm=llm,
-            calibration_rows=_rows(sandbox_rows("held_out", calibration_rows, first)),
+            calibration_rows=_rows(
+                sandbox_rows("held_out", SANDBOX_CALIBRATION_ROWS[engine], first)
+            ),
             test_rows=_rows(sandbox_rows("held_out", SANDBOX_TEST_ROWS, second)),
             unseen_rows=_rows(sandbox_rows("unseen_wording", SANDBOX_UNSEEN_ROWS, third)),
             notes=(
@@ -97,7 +111,18 @@ def sandbox_setup(
                 f"${USD_PER_CORE_HOUR:g} per core-hour (assumed)"
             ),
             usd_per_core_hour=USD_PER_CORE_HOUR,
+            cpu_s={"slm": lambda: small.cpu_s, "llm": lambda: large.cpu_s},
         )
+
+
+def _cores(engine: EngineName) -> tuple[int | None, int | None]:
+    """A core for each server: vLLM takes every one it is let have, the light engine takes one."""
+    if engine != "vllm":
+        return None, None
+    from advisor.calibrate.bench.hardware import usable_cores
+
+    cores = usable_cores()
+    return cores[0], cores[-1]
 
 
 @contextmanager

@@ -277,7 +277,12 @@ class TrialStore:
     def document(self, trial: str, kind: str) -> dict[str, Any] | None:
         """A JSON document of a trial; None: it has none of that kind."""
         rows = self._rows("SELECT value FROM document WHERE trial = ? AND kind = ?", (trial, kind))
-        return cast(dict[str, Any], json.loads(rows[0][0])) if rows else None
+        try:
+            return cast(dict[str, Any], json.loads(rows[0][0])) if rows else None
+        except ValueError:
+            raise InputError(
+                f"trial records {self.path}: the {kind} of {trial} is damaged"
+            ) from None
 
     def written_epoch_s(self, trial: str, kind: str) -> float | None:
         """When a document was written; None: it never was."""

@@ -89,14 +89,7 @@ def quality_verdict(task: TaskProfile, records: Sequence[RequestRecord]) -> Requ
     measured, rows = quality_of(records)
     words = f"{task.quality.metric.replace('_', ' ')} of at least {target:.1%}"
     if measured is None:
-        return RequirementVerdict(
-            requirement=words,
-            measure="quality",
-            state="undecided",
-            bound=target,
-            measured=None,
-            basis="no row says what is expected",
-        )
+        return _unmeasured(words, "quality", target, "no row says what is expected")
     right = measured.value * rows
     state, more = _decide(rows - right, rows, allowed=1 - target, confidence=confidence)
     return RequirementVerdict(
@@ -131,14 +124,7 @@ def latency_verdict(
     words = f"{name.split('_')[0].upper()} p95 of at most {bound_ms:g} ms"
     measured = p95_of([value(record) for record in tried])
     if not len(beyond):
-        return RequirementVerdict(
-            requirement=words,
-            measure=name,
-            state="undecided",
-            bound=bound_ms,
-            measured=None,
-            basis="nothing was answered",
-        )
+        return _unmeasured(words, name, bound_ms, "nothing was answered")
     worth = effective_count(beyond)
     effect = len(beyond) / worth
     state, more = _decide(
@@ -169,14 +155,7 @@ def escalation_verdict(
     up = sum(was_escalated(record) for record in asked)
     words = f"escalation rate of at most {limit:.0%}"
     if not asked:
-        return RequirementVerdict(
-            requirement=words,
-            measure="escalation_rate",
-            state="undecided",
-            bound=limit,
-            measured=None,
-            basis="the small model answered nothing",
-        )
+        return _unmeasured(words, "escalation_rate", limit, "the small model answered nothing")
     state, more = _decide(up, len(asked), allowed=limit, confidence=confidence)
     return RequirementVerdict(
         requirement=words,
@@ -199,14 +178,7 @@ def cost_verdict(
     """A month of the task's traffic within its budget, at what a request was measured to cost."""
     words = f"at most ${budget_usd:,.0f} a month"
     if cost is None:
-        return RequirementVerdict(
-            requirement=words,
-            measure="cost_usd_per_month",
-            state="undecided",
-            bound=budget_usd,
-            measured=None,
-            basis="no price is known",
-        )
+        return _unmeasured(words, "cost_usd_per_month", budget_usd, "no price is known")
     month = Measured(
         value=cost.value * requests_per_month,
         low=cost.low * requests_per_month,
@@ -224,6 +196,18 @@ def cost_verdict(
         bound=budget_usd,
         measured=month,
         basis=f"{requests_per_month:,.0f} requests a month at the measured cost of one",
+    )
+
+
+def _unmeasured(words: str, measure: str, bound: float, basis: str) -> RequirementVerdict:
+    """Undecided, for want of anything measured."""
+    return RequirementVerdict(
+        requirement=words,
+        measure=measure,
+        state="undecided",
+        bound=bound,
+        measured=None,
+        basis=basis,
     )
 
 

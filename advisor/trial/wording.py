@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
-from advisor.trial.report import Comparison
+from advisor.trial.report import Comparison, TrialReport
 
 MEASURES: Mapping[str, str] = {
     "quality": "quality",
@@ -26,6 +26,12 @@ ARM_NAMES: Mapping[str, str] = {
 }
 
 
+_SERVERS: Mapping[str, str] = {
+    "slm": "The small model's server",
+    "llm": "The large model's server",
+}
+
+
 def shown(measure: str, value: float) -> str:
     """A figure with its unit."""
     if measure in ("quality", "escalation_rate"):
@@ -40,3 +46,30 @@ def shown(measure: str, value: float) -> str:
 def error_text(one: Comparison) -> str:
     """How far the projection was off: points for shares, percent for the rest."""
     return f"{100 * one.error:+.1f} points" if one.unit == "share" else f"{one.error:+.1%}"
+
+
+def endpoint_lines(report: TrialReport) -> Iterator[str]:
+    """The endpoints' own figures beside the client's, a sentence each: from their Prometheus pages
+    (means over the router's load) and from OpenTelemetry spans (p95 of each arm)."""
+    for role, server in report.servers.items():
+        ttft = "" if server.ttft_s is None else f"TTFT {1e3 * server.ttft_s:.1f} ms, "
+        if server.e2e_s is not None:
+            yield (
+                f"{_SERVERS[role]} counted {server.requests:,} requests of the router: means "
+                f"{ttft}E2E {1e3 * server.e2e_s:.1f} ms (Prometheus)."
+            )
+    for arm, figures in report.traces.items():
+        client = report.measurements.get(arm)
+        whole = client.e2e_p95_ms if client else None
+        beside = "" if whole is None else f", the client {whole.value:.1f} ms"
+        for one in figures:
+            who = _SERVERS[one.role]
+            if one.witness == "router":
+                who += ", as the router timed it,"
+            ttft = "" if one.ttft_p95_ms is None else f", TTFT p95 {one.ttft_p95_ms:.1f} ms"
+            queue = "" if one.queue_p95_ms is None else f", queue p95 {one.queue_p95_ms:.1f} ms"
+            yield (
+                f"{who} took over {one.requests:,} requests, {ARM_NAMES[arm]}: E2E p95 "
+                f"{one.e2e_p95_ms:.1f} ms{beside if arm != 'router' else ''}{ttft}{queue} "
+                "(OpenTelemetry)."
+            )

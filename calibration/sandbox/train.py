@@ -6,10 +6,11 @@
     env/bin/python calibration/sandbox/train.py large --out build --seed 0
 
 Both are Llama-architecture decoders with tied embeddings and see as many rows of the same kind:
-what tells them apart is capacity, above all depth. Every training row is new (drawn from the seed),
-so an epoch does not exist. Loss is on the answer alone. Matrices are trained by Muon, embeddings
-and norms by AdamW; the rate rises over 50 steps, holds, and falls linearly over the last 60 %. A
-run stopped early says nothing: accuracy comes in jumps.
+what tells them apart is capacity. One layer, 128 wide, was right on 78 % of the held-out rows; two
+layers, 32 wide, on all of 256; 24 wide on 98 %; 16 wide, which is the small model, on 95 %. Every
+training row is new (drawn from the seed), so an epoch does not exist. Loss is on the answer alone.
+Matrices are trained by Muon, embeddings and norms by AdamW; the rate rises over 50 steps, holds,
+and falls linearly over the last 60 %. A run stopped early says nothing: accuracy comes in jumps.
 
 The checkpoint is written twice: as Hugging Face folder in 16 bit, which vLLM loads, and as int8 for
 CTranslate2, which the sandbox's own server loads. Once both folders lie in `profiles/sandbox` as
@@ -26,7 +27,9 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 from tokenizers.normalizers import Lowercase
@@ -49,6 +52,8 @@ WARM_UP_STEPS = 50
 DECAY_SHARE = 0.6
 CHUNK_BATCHES = 32
 MAX_POSITIONS = 256
+HEAD_DIM = 32
+"""The narrowest heads that vLLM serves on a CPU, whatever the model's width."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +76,7 @@ class Size:
             num_hidden_layers=self.layers,
             num_attention_heads=self.heads,
             num_key_value_heads=self.heads,
+            head_dim=HEAD_DIM,
             max_position_embeddings=MAX_POSITIONS,
             rms_norm_eps=1e-5,
             tie_word_embeddings=True,
@@ -82,7 +88,7 @@ class Size:
 
 
 SIZES = {
-    "small": Size(layers=1, width=128, heads=4, feed_forward=384, examples=160_000, rate=4e-3),
+    "small": Size(layers=2, width=16, heads=1, feed_forward=48, examples=160_000, rate=4e-3),
     "large": Size(layers=4, width=160, heads=5, feed_forward=432, examples=160_000, rate=3e-3),
 }
 
@@ -245,16 +251,27 @@ def rate_factor(step: int, steps: int) -> float:
 
 def export(model: LlamaForCausalLM, tokenizer_folder: Path, folder: Path) -> None:
     """Write the 16-bit Hugging Face checkpoint and the int8 CTranslate2 model."""
-    from ctranslate2.converters import TransformersConverter
-
     checkpoint = folder / "checkpoint"
     model.to(torch.float16).save_pretrained(checkpoint)
     for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
         if (tokenizer_folder / name).exists():
             shutil.copy(tokenizer_folder / name, checkpoint / name)
-    TransformersConverter(str(checkpoint)).convert(
-        str(folder / "ctranslate2"), quantization="int8", force=True
-    )
+    _converter(checkpoint).convert(str(folder / "ctranslate2"), quantization="int8", force=True)
+
+
+def _converter(checkpoint: Path) -> Any:
+    """CTranslate2's converter, which takes a head to be as wide as the width over the heads: where
+    it is wider, attention scores must be divided by the square root of what it really is."""
+    from ctranslate2.converters import TransformersConverter
+
+    class Converter(TransformersConverter):  # type: ignore[misc]
+        def _load(self) -> Any:
+            spec = super()._load()
+            for layer in spec.decoder.layer:
+                layer.self_attention.queries_scale = np.float32(HEAD_DIM**-0.5)
+            return spec
+
+    return Converter(str(checkpoint))
 
 
 def main() -> None:

@@ -39,6 +39,10 @@ def test_projection_error(load: float, tmp_path: Path) -> None:
         )
         for one in report.comparisons:
             errors.setdefault((one.arm, one.measure), []).append(one.error)
+            if (one.arm, one.measure) in SHOWN:
+                print(f"\n{load:.0%} load, seed {seed}, {one.arm} {one.measure}: projected "
+                      f"{one.projected:.4g} ({one.projected_low:.4g} to {one.projected_high:.4g}), "
+                      f"measured {one.measured:.4g} {one.unit}")  # fmt: skip
     busy = os.getloadavg()[0]
     for key in SHOWN:
         found = errors[key]

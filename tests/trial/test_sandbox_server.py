@@ -309,8 +309,7 @@ def test_a_server_is_not_told_any_key(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_vllm_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sys.executable", "/nowhere/python")
-    monkeypatch.setattr("shutil.which", lambda name: None)
+    monkeypatch.setenv("ADVISOR_VLLM_PYTHON", "/nowhere/python")
 
     with pytest.raises(InputError, match="engine 'vllm' is not installed here; install the extra"):
         start("small", "vllm")

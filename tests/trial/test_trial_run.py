@@ -219,6 +219,7 @@ def test_the_spending_cap_ends_a_trial(
         ({"load": 3.0}, "load = 3"),
         ({"requests": 0}, "requests = 0"),
         ({"budget_usd": -1.0}, "budget = -1"),
+        ({"seed": -1}, "seed = -1: a whole number of at least 0"),
         ({}, "needs the sandbox, or a small and a large endpoint"),
     ],
 )

@@ -3,8 +3,14 @@ the hard requests and wrong on them."""
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 from endpoint_fake import FakeEndpoint
 
+from advisor.cli import main
+from advisor.router.config import RouterConfig
+from advisor.router.settings import PolicySettings, RouterTask, UpstreamSettings
 from advisor.task import TaskProfile
 from advisor.trial.data import TrialRow
 from advisor.trial.endpoints import Endpoint
@@ -66,3 +72,37 @@ def pair_of(small: FakeEndpoint, large: FakeEndpoint) -> tuple[Endpoint, Endpoin
         Endpoint("slm", small.base_url, small.model, queue="fifo"),
         Endpoint("llm", large.base_url, large.model, queue="fifo"),
     )
+
+
+def router_config(small: FakeEndpoint, large: FakeEndpoint) -> RouterConfig:
+    """The cascade over the pair: what the small one is not sure of is handed up."""
+    return RouterConfig(
+        task=RouterTask.of_task(colour_task().task),
+        slm=UpstreamSettings(base_url=small.base_url, model="small"),
+        llm=UpstreamSettings(base_url=large.base_url, model="large"),
+        policy=PolicySettings(name="cascade", threshold=0.7),
+    )
+
+
+def write_data(folder: Path, count: int) -> tuple[Path, Path]:
+    """Rows as JSONL, and the task profile."""
+    data, task = folder / "rows.jsonl", folder / "task.yaml"
+    lines = (
+        json.dumps({"id": row.id, "input": row.text, "expected": row.expected})
+        for row in colour_rows(count)
+    )
+    data.write_text("\n".join(lines))
+    task.write_text(json.dumps(colour_task().to_mapping()))
+    return data, task
+
+
+def exported_load(folder: Path, url: str, count: int) -> Path:
+    """The load of the colour rows for other tools, in a folder of its own."""
+    data, task = write_data(folder, count)
+    out = folder / "load"
+    code = main(
+        ["trials", "plan", str(task), str(out), "--url", url, "--data", str(data),
+         "--rate", "40", "--requests", str(count), "--key-variable", "ADVISOR_LLM_API_KEY"]
+    )  # fmt: skip
+    assert code == 0
+    return out

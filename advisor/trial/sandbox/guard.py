@@ -26,7 +26,9 @@ def guard(parent: int, command: list[str]) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         # Before the command starts: told to stop in between, the guard would leave it behind.
         signal.signal(number, lambda number, frame: told.append(number))
-    child = subprocess.Popen(command, start_new_session=True)
+    # A group and no session: Linux schedules sessions as groups (autogroup), and vLLM's processes,
+    # which wait for each other with sched_yield, would hold up clients in another one for seconds.
+    child = subprocess.Popen(command, process_group=0)
     while not told and os.getppid() == parent:
         try:
             return child.wait(PERIOD_S)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 import uuid
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -20,7 +21,7 @@ from advisor.trial.sandbox.prompt import prompt_text
 MAX_TOP_LOGPROBS = 20
 
 
-class _Call(BaseModel):
+class _Call(BaseModel, ABC):
     """What both endpoints read; keys they do not know are left alone, as OpenAI clients expect."""
 
     model_config = ConfigDict(extra="ignore", use_attribute_docstrings=True)
@@ -44,9 +45,9 @@ class _Call(BaseModel):
         return bool((self.stream_options or {}).get("include_usage"))
 
     @property
+    @abstractmethod
     def top(self) -> int | None:
         """Alternatives asked for; None: no log-probabilities at all."""
-        raise NotImplementedError
 
     def decoding(self, limit: int | None = None) -> Decoding:
         return Decoding(

@@ -192,10 +192,14 @@ async def _chunks(
 ) -> AsyncIterator[str]:
     """Server-sent events of one answer; text is shown as soon as no stop text can begin in it."""
     spelling, waiting, shown = Spelling(stop), list[GeneratedToken](), 0
+    # The event that names the role comes with the first token, as vLLM sends it: clients that take
+    # the first event for the first token are right.
+    first = reply.first()
     try:
-        if (first := reply.first()) is not None:
-            yield _event(first)
         async for event in stream.tokens():
+            if first is not None:
+                yield _event(first)
+                first = None
             if isinstance(event, GeneratedToken):
                 waiting.append(event)
                 text = spelling.add(event.text)
