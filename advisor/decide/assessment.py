@@ -147,9 +147,19 @@ class Assessment:
             if tier.choice.hosted and tier.rate_per_s > limit:
                 yield Miss(
                     f"hosted rate limit {limit:,.0f}/s (assumed)",
-                    f"{tier.rate_per_s - limit:,.0f} requests/s",
-                    f"the account's limit is {tier.rate_per_s:,.0f} requests/s",
+                    rate_shown(tier.rate_per_s - limit),
+                    f"the account's limit is {rate_shown(tier.rate_per_s)}",
                 )
+
+
+def rate_shown(rate_per_s: float) -> str:
+    """A rate of requests, by the second, minute or hour: as it is at least one of them."""
+    for unit, seconds in (("s", 1), ("min", 60), ("h", 3600)):
+        rate = rate_per_s * seconds
+        if rate >= 1 or unit == "h":
+            break
+    digits = ",.0f" if rate >= 10 else ",.1f" if rate >= 1 else ".2g"
+    return f"{rate:{digits}} requests/{unit}"
 
 
 def budget_probability(cost: Amount, budget: float) -> float:

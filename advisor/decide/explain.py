@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from scipy.special import expit, logit, ndtr, ndtri
 
 from advisor.catalog import HostedModel
-from advisor.decide.assessment import METRIC_TITLES, budget_probability
+from advisor.decide.assessment import METRIC_TITLES, budget_probability, rate_shown
 from advisor.decide.candidates import Candidate
 from advisor.decide.projection import cost_basis, latency_basis, quality_basis
 from advisor.decide.recommendation import Condition, Measurement, Rejected, Sensitivity
@@ -102,7 +102,7 @@ def _hosted_conditions(search: Search, candidate: Candidate) -> Iterator[Conditi
         if tier.choice.hosted:
             width = max(math.log(limit.high / limit.low) / 3.29, 1e-9)
             yield Condition(
-                requirement=f"the API takes {tier.rate_per_s:,.1f} requests/s at the peak",
+                requirement=f"the API takes {rate_shown(tier.rate_per_s)} at the peak",
                 probability=float(ndtr(math.log(limit.value / tier.rate_per_s) / width)),
                 basis=f"assumed rate limit: {limit.why}",
                 settle_by="the limits page of the account",

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import streamlit as st
 
 from advisor.calibrate.board import load_board
 from advisor.screens import scenario
+from advisor.screens.background import watch
 from advisor.screens.formatting import count
-from advisor.screens.search import archive, own, watch
+from advisor.screens.search import archive, own
 from advisor.screens.sections import (
     calibration_headline,
     calibration_limits,
@@ -16,6 +19,7 @@ from advisor.screens.sections import (
     calibration_scores,
     calibration_terms,
     calibration_upload,
+    tabs,
 )
 
 TABS = {
@@ -41,9 +45,5 @@ if search.finished and search.exploration:
     calibration_headline.recommended(search.exploration.answer(), board)
 elif not search.finished:
     watch(search, "Simulating your task")
-tabs = st.tabs(list(TABS), key="calibration.tab", on_change="rerun")
-for tab, draw in zip(tabs, TABS.values(), strict=True):
-    if tab.open:
-        with tab:
-            draw(board)
+tabs.draw("calibration.tab", {title: partial(draw, board) for title, draw in TABS.items()})
 archive().start(search)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from advisor.screens.sections import assumptions, tables, workloads
+from advisor.screens.sections import assumptions, tables, tabs, workloads
 
 TABS = {
     "Quality": tables.quality,
@@ -23,8 +23,4 @@ st.caption(
     "What is measured, what is published and what is assumed: the data behind every figure, with "
     "sources and dates. All of it lies in files that you can edit."
 )
-tabs = st.tabs(list(TABS), key="evidence.tab", on_change="rerun")
-for tab, draw in zip(tabs, TABS.values(), strict=True):
-    if tab.open:
-        with tab:
-            draw()
+tabs.draw("evidence.tab", TABS)

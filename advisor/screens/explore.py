@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import TypeVar
 
 import streamlit as st
@@ -14,7 +15,15 @@ from advisor.errors import InputError
 from advisor.physics.deployment import Deployment
 from advisor.records import Record
 from advisor.screens.formatting import plain
-from advisor.screens.sections import attention, claims, compute, kv_cache, memory_fit, step_time
+from advisor.screens.sections import (
+    attention,
+    claims,
+    compute,
+    kv_cache,
+    memory_fit,
+    step_time,
+    tabs,
+)
 
 TABS = {
     "Step time": step_time.draw,
@@ -81,7 +90,11 @@ def chosen_deployment() -> Deployment | None:
         return None
     formats: list[Precision] = list(dict.fromkeys((model.published_precision, *model.quantized_to)))
     weights = weights_box.selectbox(
-        "Weights", formats, key=f"explore.weights.{model.id}", help="Number format of the linears."
+        "Weights",
+        formats,
+        key=f"explore.weights.{model.id}",
+        persist_state="session",
+        help="Number format of the linears.",
     )
     cache = cache_box.selectbox(
         "KV cache", ["bf16", "fp8"], key="explore.cache", persist_state="session"
@@ -91,6 +104,7 @@ def chosen_deployment() -> Deployment | None:
         "Tensor parallel",
         sizes,
         key=f"explore.parallel.{accelerator.max_per_node}",
+        persist_state="session",
         help=f"Accelerators that share each layer; {accelerator.id} joins up to "
         f"{accelerator.max_per_node} in a node.",
     )
@@ -118,8 +132,4 @@ st.caption(
 )
 deployment = chosen_deployment()
 if deployment is not None:
-    tabs = st.tabs(list(TABS), key="explore.tab", on_change="rerun")
-    for tab, draw in zip(tabs, TABS.values(), strict=True):
-        if tab.open:
-            with tab:
-                draw(deployment)
+    tabs.draw("explore.tab", {title: partial(draw, deployment) for title, draw in TABS.items()})

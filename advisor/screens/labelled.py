@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import math
 import tempfile
-import threading
-from collections import OrderedDict
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import streamlit as st
 
-from advisor.errors import AdvisorError, InputError
+from advisor.errors import InputError
+from advisor.screens.background import Job, Shelf
 from advisor.screens.scenario import Labels
 from advisor.task import TaskProfile
 
@@ -32,8 +29,6 @@ MOST_KEPT = 12
 
 MAX_MB = 20
 SUFFIXES = ("jsonl", "csv")
-
-_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -55,10 +50,13 @@ class Upload:
         return cls(name, content, digest, simulated)
 
 
-class LogAnalysis:
-    """One log evaluated for one task, running or finished."""
+class LogAnalysis(Job):
+    """One log evaluated for one task."""
+
+    noun = "evaluation"
 
     def __init__(self, upload: Upload, task: TaskProfile, folder: Path) -> None:
+        super().__init__()
         self.upload = upload
         self.task = task
         self._folder = folder
@@ -70,28 +68,9 @@ class LogAnalysis:
         """What the recommendation can take; None where it cannot take the log."""
         self.refused: str | None = None
         """Why the recommendation cannot take the log, in one line."""
-        self.problem: str | None = None
-        """Why there is no result at all, in one line."""
-        self._done = threading.Event()
 
-    @property
-    def finished(self) -> bool:
-        """Whether there is a result, or a reason why not."""
-        return self._done.is_set()
-
-    def run(self) -> None:
-        """Evaluate, in a worker thread."""
-        try:
-            self._evaluate()
-        except AdvisorError as error:
-            self.problem = str(error)
-        except Exception:
-            _LOG.exception("the evaluation of %s failed", self.upload.name)
-            self.problem = "The evaluation failed; the app's log says where."
-        finally:
-            self._done.set()
-
-    def _evaluate(self) -> None:
+    def work(self) -> None:
+        """Read, check and evaluate the log, and make it ready for the search."""
         from advisor.quality.evaluate import evaluate
         from advisor.quality.labels import read_log
         from advisor.quality.log_checks import check_log
@@ -148,37 +127,25 @@ class Desk:
     """Evaluated logs by content and task, shared by the sessions of one server."""
 
     def __init__(self) -> None:
-        self._analyses: OrderedDict[str, LogAnalysis] = OrderedDict()
-        self._lock = threading.Lock()
-        self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="labelled-log")
+        self._shelf = Shelf[LogAnalysis]("labelled-log", most_kept=MOST_KEPT)
         self._folder = tempfile.TemporaryDirectory(prefix="advisor-labels-")
 
     def analysis(self, upload: Upload, task: TaskProfile) -> LogAnalysis:
         """The evaluation of a log for a task; started where it is new."""
         asked = f"{task.quality.metric}\0{task.task.model_dump_json()}"
         key = hashlib.sha256(f"{upload.digest}\0{asked}".encode()).hexdigest()
-        with self._lock:
-            found = self._analyses.get(key)
-            if found is None:
-                folder = Path(self._folder.name) / key
-                folder.mkdir(exist_ok=True)
-                found = self._analyses[key] = LogAnalysis(upload, task, folder)
-                self._worker.submit(found.run)
-                while len(self._analyses) > MOST_KEPT:
-                    self._analyses.popitem(last=False)
-            self._analyses.move_to_end(key)
-            return found
+
+        def new() -> LogAnalysis:
+            folder = Path(self._folder.name) / key
+            folder.mkdir(exist_ok=True)
+            return LogAnalysis(upload, task, folder)
+
+        found = self._shelf.get(key, new)
+        self._shelf.start(found)
+        return found
 
 
 @st.cache_resource(show_spinner=False, max_entries=1)
 def desk() -> Desk:
     """The server's one desk."""
     return Desk()
-
-
-@st.fragment(run_every=0.4)
-def watch(analysis: LogAnalysis) -> None:
-    """Say that a log is being evaluated; draw the page again when it is done."""
-    if analysis.finished:
-        st.rerun()
-    st.badge("Evaluating the log…", icon=":material/progress_activity:", color="blue")

@@ -7,8 +7,9 @@ import streamlit as st
 from advisor.decide.recommendation import Recommendation
 from advisor.errors import AdvisorError
 from advisor.screens import scenario
+from advisor.screens.background import watch
 from advisor.screens.formatting import plain
-from advisor.screens.search import FullSearch, archive, own, watch
+from advisor.screens.search import FullSearch, archive, own
 from advisor.screens.sections import (
     load_autoscaling,
     load_curve,

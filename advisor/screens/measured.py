@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 import tempfile
-import threading
-from collections import OrderedDict
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import streamlit as st
 
-from advisor.errors import AdvisorError, InputError
+from advisor.errors import InputError
+from advisor.screens.background import Job, Shelf
 
 if TYPE_CHECKING:
     from advisor.calibrate.own import OwnScore
@@ -25,37 +22,24 @@ MAX_MB = 5
 MOST_ROWS = 5_000
 """Rows of an upload: a minute of one core."""
 
-_LOG = logging.getLogger(__name__)
 
+class Scoring(Job):
+    """One uploaded table, to be scored."""
 
-class Scoring:
-    """One uploaded table, being scored or finished."""
+    noun = "scoring"
 
     def __init__(self, name: str, content: bytes) -> None:
+        super().__init__()
         self.name = name
         self._content = content
         self.score: OwnScore | None = None
-        self.problem: str | None = None
-        """Why there is no score, in one line."""
-        self._done = threading.Event()
 
-    @property
-    def finished(self) -> bool:
-        """Whether there is a score, or a reason why not."""
-        return self._done.is_set()
-
-    def run(self) -> None:
-        """Score, in a worker thread."""
+    def work(self) -> None:
+        """Score it."""
         try:
             self.score = self._scored()
-        except AdvisorError as error:
-            self.problem = str(error)
-        except Exception:
-            _LOG.exception("scoring %s failed", self.name)
-            self.problem = "The scoring failed; the app's log says where."
         finally:
             self._content = b""
-            self._done.set()
 
     def _scored(self) -> OwnScore:
         from advisor.calibrate.measurements import read_measurements
@@ -83,33 +67,17 @@ class Bench:
     """Scores by content, shared by the sessions of one server."""
 
     def __init__(self) -> None:
-        self._scorings: OrderedDict[str, Scoring] = OrderedDict()
-        self._lock = threading.Lock()
-        self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="own-rows")
+        self._shelf = Shelf[Scoring]("own-rows", most_kept=MOST_KEPT)
 
     def scoring(self, name: str, content: bytes) -> Scoring:
         """The score of a table; started where it is new."""
         key = hashlib.sha256(name.encode() + b"\0" + content).hexdigest()
-        with self._lock:
-            found = self._scorings.get(key)
-            if found is None:
-                found = self._scorings[key] = Scoring(name, content)
-                self._worker.submit(found.run)
-                while len(self._scorings) > MOST_KEPT:
-                    self._scorings.popitem(last=False)
-            self._scorings.move_to_end(key)
-            return found
+        found = self._shelf.get(key, lambda: Scoring(name, content))
+        self._shelf.start(found)
+        return found
 
 
 @st.cache_resource(show_spinner=False, max_entries=1)
 def bench() -> Bench:
     """The server's one bench."""
     return Bench()
-
-
-@st.fragment(run_every=0.4)
-def watch(scoring: Scoring) -> None:
-    """Say that a table is being scored; draw the page again when it is done."""
-    if scoring.finished:
-        st.rerun()
-    st.badge("Scoring the rows…", icon=":material/progress_activity:", color="blue")

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import streamlit as st
 
 from advisor.screens import scenario
+from advisor.screens.background import watch
 from advisor.screens.formatting import plain
-from advisor.screens.search import archive, own, watch
+from advisor.screens.search import archive, own
 from advisor.screens.sections import (
     quality_certificate,
     quality_evidence,
@@ -14,6 +18,7 @@ from advisor.screens.sections import (
     quality_labelled,
     quality_planning,
     quality_upload,
+    tabs,
 )
 
 st.title("Quality")
@@ -35,33 +40,24 @@ with status:
     if not search.finished:
         watch(search, "Simulating")
 
-report = analysis.report if analysis and analysis.finished and not analysis.problem else None
-names = ["Evidence", "Labels needed"]
-if report is not None:
-    names = ["Certificate", "Metrics", "Routing", "Calibration", *names]
-tabs = dict(
-    zip(
-        names,
-        st.tabs(names, key=f"quality.tab.{len(names)}", on_change="rerun"),
-        strict=True,
-    )
-)
-for name, tab in tabs.items():
-    if not tab.open:
-        continue
-    with tab:
-        if name == "Certificate" and analysis is not None:
-            quality_certificate.draw(analysis, task)
-        elif name == "Metrics" and report is not None:
-            quality_labelled.metrics(report)
-        elif name == "Routing" and report is not None:
-            quality_labelled.routing(report.policies)
-        elif name == "Calibration" and report is not None:
-            quality_labelled.confidence(report.confidence)
-        elif name == "Labels needed":
-            quality_planning.draw(task)
-        elif answer is not None and search.exploration is not None:
-            quality_evidence.draw(search.exploration, answer)
-        elif not search.finished:
-            st.skeleton(height=300)
+parts: dict[str, Callable[[], None]] = {}
+if analysis and analysis.finished and not analysis.problem and analysis.report:
+    report = analysis.report
+    parts = {
+        "Certificate": partial(quality_certificate.draw, analysis, task),
+        "Metrics": partial(quality_labelled.metrics, report),
+        "Routing": partial(quality_labelled.routing, report.policies),
+        "Calibration": partial(quality_labelled.confidence, report.confidence),
+    }
+
+
+def evidence() -> None:
+    if answer is not None and search.exploration is not None:
+        quality_evidence.draw(search.exploration, answer)
+    elif not search.finished:
+        st.skeleton(height=300)
+
+
+parts |= {"Evidence": evidence, "Labels needed": partial(quality_planning.draw, task)}
+tabs.draw(f"quality.tab.{len(parts)}", parts)
 archive().start(search)

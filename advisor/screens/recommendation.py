@@ -6,8 +6,9 @@ import streamlit as st
 
 from advisor.decide.recommendation import Recommendation
 from advisor.screens import scenario
+from advisor.screens.background import watch
 from advisor.screens.formatting import count, plain
-from advisor.screens.search import FullSearch, archive, own, watch
+from advisor.screens.search import FullSearch, archive, own
 from advisor.screens.sections import alternatives, answer, headline, robustness
 from advisor.task import TaskProfile
 
@@ -57,8 +58,8 @@ if usable(last, task):
     assert last is not None
     found = answered(last, task)
     answer.draw(found, task)
-    answer.conditions(found)
-    answer.next_measurement(found)
+    answer.conditions(found, task)
+    answer.next_measurement(found, task)
     alternatives.comparison(found)
     alternatives.trade_off(found)
     alternatives.rejected(found)

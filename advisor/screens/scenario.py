@@ -18,6 +18,9 @@ from advisor.task import TaskProfile
 FIRST_EXAMPLE = "intent-classification"
 """What a newcomer sees."""
 
+SANDBOX = "sandbox-service-desk"
+"""The task of the live trial's own models: no example, since its answer is no product."""
+
 HEADLINE = (
     "quality.threshold",
     "latency.e2e_p95_ms",
@@ -47,7 +50,8 @@ class Labels:
 @lru_cache(maxsize=1)
 def examples() -> Mapping[str, TaskProfile]:
     """The shipped example profiles by file name, the newcomer's first."""
-    loaded = {path.stem: TaskProfile.load(path) for path in (PROFILES / "tasks").glob("*.yaml")}
+    paths = (PROFILES / "tasks").glob("*.yaml")
+    loaded = {path.stem: TaskProfile.load(path) for path in paths if path.stem != SANDBOX}
     return dict(sorted(loaded.items(), key=lambda item: (item[0] != FIRST_EXAMPLE, item[1].name)))
 
 

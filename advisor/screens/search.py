@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import logging
-import threading
-from collections import OrderedDict
-from concurrent.futures import ThreadPoolExecutor
-
 import streamlit as st
 
 from advisor.decide import Exploration, explore
-from advisor.errors import AdvisorError
+from advisor.screens.background import Job, Shelf, StoppedError
 from advisor.screens.scenario import Labels
 from advisor.task import TaskProfile
 
@@ -19,57 +14,34 @@ MOST_KEPT = 32
 
 _OWN = "recommendation.search"
 
-_LOG = logging.getLogger(__name__)
 
+class FullSearch(Job):
+    """One search over everything that may serve a task."""
 
-class _SupersededError(Exception):
-    """Nobody waits for this search any more."""
-
-
-class FullSearch:
-    """One search over everything that may serve a task, running or finished."""
+    noun = "search"
 
     def __init__(self, task: TaskProfile, labels: Labels | None = None) -> None:
+        super().__init__()
         self.task = task
         self.labels = labels
         self.step = "starting the simulator"
-        """What it is doing, in words."""
         self.exploration: Exploration | None = None
-        self.problem: str | None = None
-        """Why there is no result, in one line."""
-        self.superseded = False
-        """Whether it was given up because its session went on to another task."""
-        self.started = False
-        self._done = threading.Event()
+        self.askers = 0
+        """Sessions that wait for it."""
 
     def is_for(self, task: TaskProfile, labels: Labels | None) -> bool:
         """Whether it answers this question, and is still wanted."""
-        return self.task == task and self.labels == labels and not self.superseded
+        return self.task == task and self.labels == labels and not self.ending.is_set()
 
-    @property
-    def finished(self) -> bool:
-        """Whether there is a result, or a reason why not."""
-        return self._done.is_set()
-
-    def run(self) -> None:
-        """Search, in a worker thread."""
-        try:
-            self._report(self.step)
-            path = self.labels.path if self.labels else None
-            self.exploration = explore(self.task, path, progress=self._report)
-        except _SupersededError:
-            self.problem = "superseded"
-        except AdvisorError as error:
-            self.problem = str(error)
-        except Exception:
-            _LOG.exception("the search for %s failed", self.task.name)
-            self.problem = "The search failed; the app's log says where."
-        finally:
-            self._done.set()
+    def work(self) -> None:
+        """Search."""
+        self._report(self.step)
+        path = self.labels.path if self.labels else None
+        self.exploration = explore(self.task, path, progress=self._report)
 
     def _report(self, step: str) -> None:
-        if self.superseded:
-            raise _SupersededError
+        if self.ending.is_set():
+            raise StoppedError
         self.step = step
 
 
@@ -77,9 +49,7 @@ class Archive:
     """Searches by task, shared by the sessions of one server; the newest `MOST_KEPT` stay."""
 
     def __init__(self) -> None:
-        self._searches: OrderedDict[str, FullSearch] = OrderedDict()
-        self._lock = threading.Lock()
-        self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="full-search")
+        self._shelf = Shelf[FullSearch]("full-search", most_kept=MOST_KEPT, retried=True)
 
     def search(
         self,
@@ -88,30 +58,23 @@ class Archive:
         *,
         instead_of: FullSearch | None = None,
     ) -> FullSearch:
-        """The search for a task, perhaps still to be started; one for another task gives way."""
-        key = _key(task, labels)
-        with self._lock:
-            if instead_of and not instead_of.finished and not instead_of.is_for(task, labels):
-                instead_of.superseded = True
-                self._searches.pop(_key(instead_of.task, instead_of.labels), None)
-            found = self._searches.get(key)
-            if found is None or found.problem or found.superseded:
-                found = self._searches[key] = FullSearch(task, labels)
-                while len(self._searches) > MOST_KEPT:
-                    self._searches.popitem(last=False)
-            self._searches.move_to_end(key)
+        """The search for a task, perhaps still to be started.
+
+        The one that the session goes on from ends early, unless another session waits for it.
+        """
+        key = task.model_dump_json() + (labels.digest if labels else "")
+        with self._shelf.lock:
+            if instead_of is not None:
+                instead_of.askers -= 1
+                if not instead_of.askers and not instead_of.finished:
+                    instead_of.stop()
+            found = self._shelf.get(key, lambda: FullSearch(task, labels))
+            found.askers += 1
             return found
 
     def start(self, search: FullSearch) -> None:
         """Let a search run, once."""
-        with self._lock:
-            if not search.started:
-                search.started = True
-                self._worker.submit(search.run)
-
-
-def _key(task: TaskProfile, labels: Labels | None) -> str:
-    return task.model_dump_json() + (labels.digest if labels else "")
+        self._shelf.start(search)
 
 
 @st.cache_resource(show_spinner=False, max_entries=1)
@@ -127,11 +90,3 @@ def own(task: TaskProfile, labels: Labels | None) -> FullSearch:
         search = archive().search(task, labels, instead_of=search)
         st.session_state[_OWN] = search
     return search
-
-
-@st.fragment(run_every=0.4)
-def watch(search: FullSearch, message: str) -> None:
-    """Say what a running search does; draw the page again when it has finished."""
-    if search.finished:
-        st.rerun()
-    st.badge(f"{message}: {search.step}…", icon=":material/progress_activity:", color="blue")

@@ -10,6 +10,7 @@ from advisor.screens.formatting import count, plain
 from advisor.screens.sections import examples, task_form
 from advisor.task import TaskProfile
 
+MAX_MB = 2
 DRAFT, SHOWN, REVISION = "task.draft", "task.shown", "task.revision"
 
 
@@ -17,9 +18,12 @@ def read_own() -> None:
     """A file or pasted text in place of an example."""
     with st.popover("Upload or paste YAML", icon=":material/upload:"):
         file = st.file_uploader(
-            "Task profile", type=["yaml", "yml", "json"], key="task.file", max_upload_size=2
+            f"Task profile (YAML or JSON, at most {MAX_MB} MB)",
+            type=["yaml", "yml", "json"],
+            key="task.file",
+            max_upload_size=MAX_MB,
         )
-        text = st.text_area("Or its text", key="task.text", height=160)
+        text = st.text_area("Or its text", key="task.text", height=160, persist_state="session")
         if st.button("Use it", key="task.use"):
             try:
                 content = file.getvalue().decode() if file is not None else text

@@ -20,11 +20,15 @@ if running is not None and not running.finished:
 else:
     if running is not None and running.problem:
         st.error(plain(running.problem))
-    trial_start.draw()
+    verdict, start, past = st.container(), st.container(), st.container()
     try:
-        chosen = trial_past.chosen(records(), running.report if running else None)
-        if chosen is not None:
-            trial_verdict.draw(chosen, records())
-        trial_past.draw(records())
+        with verdict:
+            chosen = trial_past.chosen(records(), running.report if running else None)
+            if chosen is not None:
+                trial_verdict.draw(chosen, records())
+        with past:
+            trial_past.draw(records())
     except AdvisorError as error:
-        st.error(plain(str(error)))
+        verdict.error(plain(str(error)))
+    with start:
+        trial_start.draw()

@@ -53,6 +53,46 @@ def test_another_page_and_back_leaves_the_answer_as_it_was(visit: Visit) -> None
         assert visit.page.url == address
 
 
+def test_what_was_set_on_a_page_is_there_after_another(visit: Visit) -> None:
+    """An open tab, a slider under it, and an address that was typed but not yet used."""
+    visit.open("Explore")
+    visit.page.get_by_role("tab", name="FLOPs").click()
+    tokens = slider(visit, "Input tokens")
+    tokens.press("ArrowRight")
+    visit.settle()
+    said = tokens.get_attribute("aria-valuetext")
+    visit.open("Live trial")
+    visit.page.get_by_text("Your own endpoints").click()
+    address = visit.page.get_by_role("textbox", name="URL, up to /v1").first
+    address.fill("http://127.0.0.1:8000/v1")
+    address.press("Tab")
+    visit.settle()
+    visit.open("Explore")
+    assert slider(visit, "Input tokens").get_attribute("aria-valuetext") == said
+    visit.open("Live trial")
+    visit.page.get_by_text("Your own endpoints").click()
+    expect(address).to_have_value("http://127.0.0.1:8000/v1")
+    assert visit.errors == []
+
+
+def test_a_key_stays_while_the_rows_are_uploaded(visit: Visit, tmp_path: Path) -> None:
+    """What the upload comes to say moves the fields below it; they must not be drawn anew."""
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"input": "where is my card", "expected": "card_delivery"}\n')
+    visit.open("Live trial")
+    visit.page.get_by_text("Your own endpoints").click()
+    key = visit.page.get_by_role("textbox", name="Key").first
+    key.fill("sk-test")
+    key.press("Tab")
+    visit.settle()
+    visit.page.get_by_role("button", name="Upload the rows to send").click()
+    visit.page.locator("input[type=file]").set_input_files(rows)
+    expect(visit.page.get_by_role("button", name="Remove the rows")).to_be_visible(timeout=20_000)
+    expect(visit.page.get_by_text("with what is expected").first).to_be_visible(timeout=20_000)
+    expect(key).to_have_value("sk-test")
+    assert visit.errors == []
+
+
 def test_the_recommendation_can_be_downloaded(visit: Visit) -> None:
     with visit.page.expect_download() as download:
         visit.page.get_by_role("button", name="Download recommendation.json").click()

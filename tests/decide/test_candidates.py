@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from advisor.decide.assessment import rate_shown
 from advisor.decide.candidates import outlook
 from advisor.decide.curves import QUANTILES, TierCurve
 from advisor.decide.sizing import (
@@ -153,3 +154,20 @@ def test_overload_has_no_upper_end_and_no_number() -> None:
     assert seen.value_s == 1.0 and seen.high_s is None
     assert seen.probability == pytest.approx(0.8413, abs=0.002)
     assert outlook(lambda z: None, 2.0).probability == 0.0
+
+
+@pytest.mark.parametrize(
+    ("rate_per_s", "shown"),
+    [
+        (1234.0, "1,234 requests/s"),
+        (2.54, "2.5 requests/s"),
+        (0.5, "30 requests/min"),
+        (0.02, "1.2 requests/min"),
+        (0.001, "3.6 requests/h"),
+        (1e-5, "0.036 requests/h"),
+    ],
+)
+def test_a_rate_is_shown_in_the_unit_that_people_would_count_in(
+    rate_per_s: float, shown: str
+) -> None:
+    assert rate_shown(rate_per_s) == shown

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import streamlit as st
 from streamlit.testing.v1 import AppTest
 
+from advisor.screens.sections.trial_worker import records as records_of_server
 from advisor.task import TaskProfile
 from advisor.trial.data import read_rows
 from advisor.trial.importing import import_load
@@ -29,9 +29,9 @@ traffic: {requests_per_day: 864000, input_tokens: 8, output_tokens: 1}
 def records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     path = tmp_path / "trials.sqlite"
     monkeypatch.setenv("ADVISOR_TRIALS", str(path))
-    st.cache_resource.clear()
+    records_of_server.clear()
     yield path
-    st.cache_resource.clear()
+    records_of_server.clear()
 
 
 def page() -> AppTest:

@@ -13,7 +13,7 @@ from advisor.decide.recommendation import (
     Projected,
     Recommendation,
 )
-from advisor.screens import charts
+from advisor.screens import answer_charts
 from advisor.screens.formatting import interval, likelihood, plain
 from advisor.screens.sections.figures import FIGURES
 
@@ -56,13 +56,13 @@ def trade_off(answer: Recommendation) -> None:
         return
     st.header("Cost against quality")
     chosen = answer.chosen.title if answer.chosen else None
-    event = st.altair_chart(
-        charts.pareto([_point(one, chosen) for one in shown.values()]),
+    event = st.vega_lite_chart(
+        spec=answer_charts.pareto([_point(one, chosen) for one in shown.values()]),
         on_select="rerun",
         key="recommendation.pareto",
         alt=f"{len(shown)} candidates by cost a month and quality; the size shows their E2E p95.",
     )
-    picked = [row.get("what") for row in event.selection.get("pick", [])]
+    picked = [row.get("what") for row in event.selection.get(answer_charts.PICK, [])]
     one = shown.get(str(picked[0])) if picked else None
     if one is None:
         st.caption(
@@ -90,7 +90,7 @@ def _point(one: Alternative, chosen: str | None) -> dict[str, Any]:
     projection = one.projection
     return {
         "what": one.chosen.title,
-        "architecture": charts.ARCHITECTURES[one.architecture],
+        "architecture": answer_charts.ARCHITECTURES[one.architecture],
         "cost": projection.cost_usd_per_month.value,
         "quality": 100 * projection.quality.value,
         "quality_low": 100 * projection.quality.low,

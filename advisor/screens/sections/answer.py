@@ -17,6 +17,7 @@ from advisor.decide.recommendation import (
 )
 from advisor.screens.formatting import interval, likelihood, milliseconds, percent, plain, usd
 from advisor.screens.sections.figures import FIGURES
+from advisor.screens.sections.task_fields import named
 from advisor.task import TaskProfile
 
 Colour = Literal["green", "orange", "red"]
@@ -67,7 +68,10 @@ def _figures(projection: Projection, task: TaskProfile) -> None:
                     st.caption("does not apply")
                     continue
                 st.metric(title, show(figure.value), help=plain(figure.basis))
-                st.caption(plain(interval(figure.low, figure.high, show)))
+                if name == "tpot_p95_ms" and not figure.value:
+                    st.caption("answers are checked first and shown whole")
+                else:
+                    st.caption(plain(interval(figure.low, figure.high, show)))
                 if name in required:
                     st.caption(plain(required[name]))
     st.caption("Ranges are 90 % intervals.")
@@ -94,26 +98,32 @@ def _required(task: TaskProfile) -> dict[str, str]:
     return asked
 
 
-def conditions(answer: Recommendation) -> None:
+def conditions(answer: Recommendation, task: TaskProfile) -> None:
     """What must hold, how likely it is, and what would settle it."""
     if not answer.conditions:
         return
     st.header("Conditions")
     for one in answer.conditions:
         with st.container(border=True):
-            what, chance, basis, settled = st.columns([2, 1, 3, 3])
-            what.markdown(f"**{plain(one.requirement)}**")
-            with chance:
-                st.badge(f"{likelihood(one.probability)} likely", color=_confidence(one))
+            what, chance, basis, settled = st.columns([4, 3, 6, 6])
+            what.markdown(f":small[Requirement]  \n**{_worded(one.requirement, task)}**")
+            sure = f":{_confidence(one)}-badge[{likelihood(one.probability)}]"
+            chance.markdown(f":small[Holds with]  \n{sure}")
             basis.markdown(f":small[Rests on]  \n{plain(one.basis)}")
             settled.markdown(f":small[Settled by]  \n{plain(one.settle_by)}")
+
+
+def _worded(text: str, task: TaskProfile) -> str:
+    """A requirement with its metric as people write it."""
+    metric = task.quality.metric
+    return plain(text.replace(metric, named(metric)))
 
 
 def _confidence(one: Condition) -> Colour:
     return "green" if one.probability >= SURE else "orange" if one.probability >= EVEN else "red"
 
 
-def next_measurement(answer: Recommendation) -> None:
+def next_measurement(answer: Recommendation, task: TaskProfile) -> None:
     """The one measurement to make first."""
     if answer.next_measurement is None:
         return
@@ -121,6 +131,7 @@ def next_measurement(answer: Recommendation) -> None:
     with st.container(border=True):
         what = answer.next_measurement.what
         st.markdown(
-            f"**{plain(what[:1].upper() + what[1:])}**: {plain(answer.next_measurement.reduces)}."
+            f"**{_worded(what[:1].upper() + what[1:], task)}**: "
+            f"{plain(answer.next_measurement.reduces)}."
         )
         st.caption(f"Effort: {plain(answer.next_measurement.effort)}")

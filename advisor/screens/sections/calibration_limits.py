@@ -40,7 +40,9 @@ KNOWN = """\
 def draw(board: Board) -> None:
     """The worst groups by a chosen grouping, the known limits, and rows that are not fitted."""
     kind, split = choose("limits")
-    by = st.selectbox("Group by", list(GROUPINGS), key="calibration.limits.by")
+    by = st.selectbox(
+        "Group by", list(GROUPINGS), key="calibration.limits.by", persist_state="session"
+    )
     figures = figures_of(board, split)
     figures = figures[figures.kind == kind]
     groups = figures.groupby(GROUPINGS[by], observed=True)

@@ -27,7 +27,12 @@ def choose(key: str) -> tuple[str, str]:
     """Which figure, and what was left out of the fit that predicts it."""
     with st.container(horizontal=True):
         kind = st.segmented_control(
-            "Figure", KINDS, default=KINDS[0], required=True, key=f"calibration.{key}.kind"
+            "Figure",
+            KINDS,
+            default=KINDS[0],
+            required=True,
+            key=f"calibration.{key}.kind",
+            persist_state="session",
         )
         split = st.segmented_control(
             "Left out of the fit",
@@ -36,6 +41,7 @@ def choose(key: str) -> tuple[str, str]:
             required=True,
             format_func=lambda name: HELD_OUT[name].capitalize(),
             key=f"calibration.{key}.split",
+            persist_state="session",
         )
     return str(kind), str(split)
 

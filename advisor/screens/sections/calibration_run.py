@@ -63,6 +63,7 @@ def _controls(*, running: bool) -> None:
         "Model",
         value=FIRST_MODEL,
         key="calibration.run.model",
+        persist_state="session",
         disabled=running,
         help="A name of the catalogue, or a folder with a config.json; weights are not needed.",
     )
@@ -70,6 +71,7 @@ def _controls(*, running: bool) -> None:
         "vLLM settings",
         value="max_model_len=2048,max_num_seqs=32",
         key="calibration.run.arguments",
+        persist_state="session",
         disabled=running,
         help="As vLLM names them, e.g. enforce_eager=true,dtype=float32.",
     )
@@ -79,6 +81,7 @@ def _controls(*, running: bool) -> None:
         BUDGETS_MIN,
         value=5,
         key="calibration.run.budget",
+        persist_state="session",
         format_func=lambda minutes: f"{minutes} min",
         disabled=running,
         help="It ends sooner when the interval is narrower than ±10 %.",
@@ -147,7 +150,7 @@ def _state(measuring: Measuring) -> None:
     if not measuring.finished:
         word = "Stopping" if measuring.stopping else "Measuring"
         st.badge(f"{word} {measuring.model}", icon=":material/progress_activity:", color="blue")
-        st.caption(plain(measuring.message))
+        st.caption(plain(measuring.step))
     elif measuring.problem:
         st.markdown(f":red[:material/error: {plain(measuring.problem)}]")
     elif measuring.outcome:

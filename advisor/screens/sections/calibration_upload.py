@@ -7,8 +7,9 @@ import streamlit as st
 from advisor.calibrate.board import Board
 from advisor.calibrate.own import OwnScore
 from advisor.calibrate.score import summarize, table_of
+from advisor.screens.background import watch
 from advisor.screens.formatting import count, percent, plain
-from advisor.screens.measured import MAX_MB, Scoring, bench, watch
+from advisor.screens.measured import MAX_MB, Scoring, bench
 from advisor.screens.sections import calibration_charts
 from advisor.screens.sections.calibration_scores import FORMATS
 from advisor.screens.sections.tables import table
@@ -43,7 +44,7 @@ def draw(_: Board) -> None:
     """The upload, and its score once there is one."""
     with st.popover("Upload measurements", icon=":material/upload:"):
         st.file_uploader(
-            "Measurements (CSV)",
+            f"Measurements (CSV, at most {MAX_MB} MB)",
             type=["csv"],
             key=_FILE,
             max_upload_size=MAX_MB,
@@ -56,7 +57,7 @@ def draw(_: Board) -> None:
         return
     scoring = bench().scoring(*upload)
     if not scoring.finished:
-        watch(scoring)
+        watch(scoring, "Scoring the rows")
     elif scoring.problem or scoring.score is None:
         st.markdown(f":red[:material/error: {plain(scoring.problem or 'no score')}]")
         st.markdown(FORMAT)
@@ -66,8 +67,7 @@ def draw(_: Board) -> None:
 
 def _take() -> None:
     file = st.session_state.get(_FILE)
-    if file is not None:
-        st.session_state[UPLOAD] = (file.name, file.getvalue())
+    st.session_state[UPLOAD] = (file.name, file.getvalue()) if file is not None else None
 
 
 def _score(scoring: Scoring, score: OwnScore) -> None:
@@ -81,7 +81,12 @@ def _score(scoring: Scoring, score: OwnScore) -> None:
     for reason, lost in score.left_out.items():
         st.markdown(f":orange[:material/info:] {count(lost)} rows not predicted: {plain(reason)}")
     by = st.segmented_control(
-        "Group by", list(GROUPS), default="Latency", required=True, key="calibration.upload.by"
+        "Group by",
+        list(GROUPS),
+        default="Latency",
+        required=True,
+        key="calibration.upload.by",
+        persist_state="session",
     )
     names = GROUPS[str(by)]
     rows = [

@@ -28,6 +28,7 @@ def draw(subject: Subject) -> None:
     if not st.toggle(
         "Let the fleet follow the load",
         key=f"load.scaling.{subject.task.name}",
+        persist_state="session",
         help="Replicas come and go as a Kubernetes autoscaler makes them: every 15 s it starts "
         "what the requests inside ask for; replicas go after 300 s without need.",
     ):
@@ -48,7 +49,11 @@ def _controls(subject: Subject, own: dict[Role, SelfHostedTier]) -> tuple[dict[R
     boxes = st.columns(3)
     most = max(tier.replicas for tier in own.values())
     least = boxes[0].number_input(
-        "Least replicas", 1, most, key=f"load.scaling.least.{subject.task.name}.{most}"
+        "Least replicas",
+        1,
+        most,
+        key=f"load.scaling.least.{subject.task.name}.{most}",
+        persist_state="session",
     )
     targets: dict[Role, int] = {}
     for box, role in zip(boxes[1:], own, strict=False):
@@ -59,6 +64,7 @@ def _controls(subject: Subject, own: dict[Role, SelfHostedTier]) -> tuple[dict[R
             value=None,
             placeholder="as at the busiest hour",
             key=f"load.scaling.{role}.{subject.task.name}.{subject.one.chosen.title}",
+            persist_state="session",
             help="Requests inside one replica that are wanted; empty: as many as the busiest hour "
             "puts into each replica of the fixed fleet.",
         )

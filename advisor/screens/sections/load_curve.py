@@ -58,8 +58,8 @@ def headline(study: LoadStudy, subject: Subject) -> None:
         st.markdown(f"## {plain(_sentence(study, subject))}")
         st.caption(plain(_binding(study, subject)))
     with st.grid(4, min_column_width=150):
-        _metric("Holds the bounds up to", study.capacity, "requests a second, 90 % interval")
-        _metric("Can sustain", study.sustainable, "requests a second, 90 % interval")
+        _metric("Holds the bounds up to", study.capacity)
+        _metric("Can sustain", study.sustainable)
         with st.container(border=True, height="stretch", gap="xxsmall"):
             st.metric("Busiest hour", per_second(study.peak_rate_per_s))
             st.caption("requests a second, as the task says")
@@ -68,14 +68,14 @@ def headline(study: LoadStudy, subject: Subject) -> None:
             st.caption("list price of all replicas; what is paid by the token is not in it")
 
 
-def _metric(title: str, rate: RateRange, caption: str) -> None:
+def _metric(title: str, rate: RateRange) -> None:
     with st.container(border=True, height="stretch", gap="xxsmall"):
         if rate.value is None:
             st.metric(title, "–")
             st.caption("no limit is known: a hosted API without a stated rate limit")
             return
         st.metric(title, per_second(rate.value))
-        st.caption(plain(f"{rate_range(rate)}, {caption}"))
+        st.caption(plain(f"requests a second; 90{NBSP}% interval {rate_range(rate)}"))
 
 
 def _sentence(study: LoadStudy, subject: Subject) -> str:
@@ -154,6 +154,7 @@ def metric_control(subject: Subject) -> str:
         default=first,
         required=True,
         key=f"load.metric.{subject.task.name}",
+        persist_state="session",
         format_func=METRICS.__getitem__,
         help="TTFT: until something may be shown; an answer that is checked first counts whole. "
         "TPOT: time per output token. E2E: the whole request. Queue wait: before the first step.",

@@ -63,6 +63,7 @@ def chosen_subject(answer: Recommendation, task: TaskProfile) -> Subject | None:
         "Architecture",
         list(names),
         key=f"load.architecture.{task.name}",
+        persist_state="session",
         help="The recommendation and the best of each architecture.",
     )
     return Subject(names[str(name)], task)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -66,7 +67,9 @@ def draw(study: LoadStudy, subject: Subject) -> None:
 
 def _controls(subject: Subject) -> tuple[WhatIf, float | None]:
     """A what-if, and the escalation rate where it is another than the fleets are sized for."""
-    name = f"load.what_if.{subject.task.name}.{subject.one.chosen.title}"
+    # Controls remember; of another deployment, or another escalation rate, they must not.
+    own = f"{subject.one.chosen.model_dump_json()}{subject.escalation_rate}"
+    name = f"load.what_if.{hashlib.sha256(own.encode()).hexdigest()[:16]}"
     boxes = st.columns(4)
     load, used = _load_controls(name, boxes)
     with boxes[used]:
@@ -86,6 +89,7 @@ def _load_controls(name: str, boxes: Sequence[DeltaGenerator]) -> tuple[dict[str
         "Arrivals",
         list(SHAPES),
         key=f"{name}.shape",
+        persist_state="session",
         format_func=SHAPES.__getitem__,
         help="Same rate, other pattern.",
     )
@@ -96,6 +100,7 @@ def _load_controls(name: str, boxes: Sequence[DeltaGenerator]) -> tuple[dict[str
             BURSTINESS,
             value=0.25,
             key=f"{name}.burstiness",
+            persist_state="session",
             help="Shape of the gamma-distributed gaps: 1 is Poisson, less is burstier.",
         )
     elif shape == "batches":
@@ -104,6 +109,7 @@ def _load_controls(name: str, boxes: Sequence[DeltaGenerator]) -> tuple[dict[str
             BATCHES,
             value=50,
             key=f"{name}.batch",
+            persist_state="session",
             help="They arrive at the same moment; batches come at random moments.",
         )
     used = 1 + (shape in ("gamma", "batches"))
@@ -112,6 +118,7 @@ def _load_controls(name: str, boxes: Sequence[DeltaGenerator]) -> tuple[dict[str
         (*TIMEOUTS_S, math.inf),
         value=math.inf,
         key=f"{name}.timeout",
+        persist_state="session",
         format_func=lambda value: "none" if math.isinf(value) else milliseconds(1e3 * value),
         help="Clients give up after this time; the engine then drops their requests.",
     )
@@ -128,6 +135,7 @@ def _escalation_control(name: str, subject: Subject) -> float | None:
         options,
         value=rate,
         key=f"{name}.escalation",
+        persist_state="session",
         format_func=percent,
         help="Share of the requests that the large model gets; it starts at what the fleets are "
         "sized for.",
@@ -141,12 +149,18 @@ def _tier_controls(name: str, role: Role, tier: SelfHostedTier) -> TierChange:
     engine = tier.engine
     boxes = st.columns(6)
     replicas = boxes[0].number_input(
-        "Replicas", 1, 10_000, value=tier.replicas, key=f"{name}.replicas"
+        "Replicas",
+        1,
+        10_000,
+        value=tier.replicas,
+        key=f"{name}.replicas",
+        persist_state="session",
     )
     balancing: Balancing = boxes[1].selectbox(
         "Balancing",
         list(BALANCING),
         key=f"{name}.balancing",
+        persist_state="session",
         format_func=BALANCING.__getitem__,
         help="How requests are dealt out to the replicas.",
     )
@@ -156,6 +170,7 @@ def _tier_controls(name: str, role: Role, tier: SelfHostedTier) -> TierChange:
             sorted({*SEQUENCES, engine.max_num_seqs}),
             value=engine.max_num_seqs,
             key=f"{name}.seqs",
+            persist_state="session",
             help="Requests that run at a time.",
         ),
         "max_num_batched_tokens": boxes[3].select_slider(
@@ -163,6 +178,7 @@ def _tier_controls(name: str, role: Role, tier: SelfHostedTier) -> TierChange:
             sorted({*BUDGETS, engine.max_num_batched_tokens}),
             value=engine.max_num_batched_tokens,
             key=f"{name}.budget",
+            persist_state="session",
             help="Token budget of a step, prefill and decode together.",
         ),
         "gpu_memory_utilization": boxes[4].number_input(
@@ -172,6 +188,7 @@ def _tier_controls(name: str, role: Role, tier: SelfHostedTier) -> TierChange:
             value=engine.gpu_memory_utilization,
             step=0.02,
             key=f"{name}.memory",
+            persist_state="session",
             help="Share of the accelerator's memory that the engine may fill.",
         ),
         "max_model_len": boxes[5].number_input(
@@ -180,18 +197,21 @@ def _tier_controls(name: str, role: Role, tier: SelfHostedTier) -> TierChange:
             value=engine.max_model_len,
             step=256,
             key=f"{name}.length",
+            persist_state="session",
             help="Longest prompt with its answer, tokens.",
         ),
         "enable_prefix_caching": boxes[0].toggle(
             "Prefix caching",
             value=engine.enable_prefix_caching,
             key=f"{name}.prefix",
+            persist_state="session",
             help="enable_prefix_caching: prompt beginnings in the cache are not computed again.",
         ),
         "enable_chunked_prefill": boxes[1].toggle(
             "Chunked prefill",
             value=engine.enable_chunked_prefill,
             key=f"{name}.chunked",
+            persist_state="session",
             help="enable_chunked_prefill: long prompts are split over steps.",
         ),
     }

@@ -38,6 +38,7 @@ def draw(deployment: Deployment) -> None:
             98,
             90,
             key="explore.memory.utilisation",
+            persist_state="session",
             help="Share of the memory that the engine may use (gpu_memory_utilization).",
         )
     plan = plan_memory(deployment, context_tokens=context, gpu_memory_utilization=utilisation / 100)

@@ -44,6 +44,7 @@ def draw(analysis: LogAnalysis, task: TaskProfile) -> None:
         required=True,
         format_func=lambda name: NAMES[name],
         key="quality.start",
+        persist_state="session",
         help="Decide before you look at the labels: trying all four and taking the best one "
         "would void the guarantee.",
     )

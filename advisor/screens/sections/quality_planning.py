@@ -85,7 +85,10 @@ def _least_escalation(task: TaskProfile) -> None:
 def _share(label: str, key: str, start: float) -> float:
     """A share of right answers, asked for in percent."""
     shown = round(100 * max(0.0, start), 2)
-    return st.number_input(label, 0.0, 100.0, shown, 0.5, format="%g", key=key) / 100
+    asked = st.number_input(
+        label, 0.0, 100.0, shown, 0.5, format="%g", key=key, persist_state="session"
+    )
+    return asked / 100
 
 
 def _alarms(task: TaskProfile) -> None:

@@ -6,8 +6,9 @@ import streamlit as st
 
 from advisor.quality.example_log import simulated_log
 from advisor.screens import scenario
+from advisor.screens.background import watch
 from advisor.screens.formatting import count, plain
-from advisor.screens.labelled import MAX_MB, SUFFIXES, LogAnalysis, Upload, desk, watch
+from advisor.screens.labelled import MAX_MB, SUFFIXES, LogAnalysis, Upload, desk
 from advisor.task import TaskProfile
 
 UPLOAD, ANALYSIS = "quality.upload", "quality.analysis"
@@ -58,7 +59,7 @@ def _choose() -> None:
     with st.container(horizontal=True):
         with st.popover("Upload a log", icon=":material/upload:"):
             st.file_uploader(
-                "Labelled log (JSONL or CSV)",
+                f"Labelled log (JSONL or CSV, at most {MAX_MB} MB)",
                 type=list(SUFFIXES),
                 key=_FILE,
                 max_upload_size=MAX_MB,
@@ -79,9 +80,11 @@ def _choose() -> None:
 
 def _take() -> None:
     file = st.session_state.get(_FILE)
-    if file is not None:
-        st.session_state[UPLOAD] = Upload.of(file.name, file.getvalue())
-        st.session_state[_USED] = True
+    if file is None:
+        _remove()
+        return
+    st.session_state[UPLOAD] = Upload.of(file.name, file.getvalue())
+    st.session_state[_USED] = True
 
 
 def _simulate() -> None:
@@ -101,7 +104,7 @@ def _checks(analysis: LogAnalysis, upload: Upload) -> None:
     if upload.simulated:
         st.badge("Simulated, not measured", icon=":material/science:", color="violet")
     if not analysis.finished:
-        watch(analysis)
+        watch(analysis, "Evaluating the log")
         return
     if analysis.problem:
         st.markdown(f":red[:material/error: {plain(analysis.problem)}]")
@@ -127,6 +130,7 @@ def _feed(analysis: LogAnalysis | None, upload: Upload | None) -> None:
         f"Let the recommendation rest on these {count(analysis.labels.rows)} rows",
         value=bool(st.session_state.get(_USED)),
         key=f"{_USED}.{upload.digest[:12]}.{bool(st.session_state.get(_USED))}",
+        persist_state="session",
         help="They update the published evidence and the assumed confidence of the pair.",
     )
     scenario.use_labels(analysis.labels if wanted else None)

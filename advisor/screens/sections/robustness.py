@@ -6,7 +6,7 @@ import pandas as pd
 import streamlit as st
 
 from advisor.decide.recommendation import Recommendation, Sensitivity
-from advisor.screens import charts
+from advisor.screens import answer_charts
 from advisor.screens.formatting import plain, usd
 
 
@@ -18,13 +18,13 @@ def sensitivities(answer: Recommendation) -> None:
     base = answer.projection.cost_usd_per_month.value if answer.projection else None
     priced = [one for one in answer.sensitivities if one.cost_usd_per_month is not None]
     if base is not None and priced:
-        st.altair_chart(
-            charts.tornado(
+        st.vega_lite_chart(
+            spec=answer_charts.tornado(
                 [
                     {
                         "input": f"{one.input}: {one.change}",
                         "cost": one.cost_usd_per_month,
-                        "choice": "changes the choice" if one.changes_choice else "same choice",
+                        "choice": answer_charts.CHOICES[one.changes_choice],
                         "what": one.what,
                     }
                     for one in priced

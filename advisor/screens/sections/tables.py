@@ -19,7 +19,7 @@ from advisor.screens import charts
 from advisor.screens.formatting import significant
 from advisor.screens.sections.task_fields import named
 
-ROW_HEIGHT, MOST_HEIGHT = 36, 560
+ROW_HEIGHT, MOST_HEIGHT = 33, 563
 """Pixels of one row, and of a table before it scrolls."""
 
 number = st.column_config.NumberColumn
@@ -182,6 +182,7 @@ def quality() -> None:
         default=next(iter(kinds)),
         required=True,
         key="evidence.task_type",
+        persist_state="session",
         format_func=lambda name: f"{named(str(name))} ({kinds[name]})",
     )
     chosen = [row for row in rows if row.task_type == kind]
@@ -266,7 +267,13 @@ def calibration() -> None:
         },
     )
     st.header("Coefficients")
-    name = st.selectbox("Accelerator", list(chips), index=list(chips).index("H100-SXM"))
+    name = st.selectbox(
+        "Accelerator",
+        list(chips),
+        index=list(chips).index("H100-SXM"),
+        key="evidence.accelerator",
+        persist_state="session",
+    )
     st.caption(f"{found[name].label.capitalize()}: {found[name].basis}.")
     values = found[name].coefficients.model_dump()
     prior = fit.coefficients.model_dump()

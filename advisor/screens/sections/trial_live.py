@@ -15,8 +15,9 @@ from advisor.trial.standing import task_of
 STEPS = 9
 """What a trial announces, about; the bar before the router's load counts them."""
 
-BEFORE_LOAD = 0.45
-"""Part of the bar that the calibration and the models' own loads take."""
+BEFORE_LOAD, AFTER_LOAD = 0.45, 0.85
+"""Where on the bar the router's load begins, after the calibrations, and where it ends: then each
+model is loaded by itself."""
 
 
 @st.fragment(run_every=1.0)
@@ -30,10 +31,10 @@ def draw(trial: LiveTrial) -> None:
         st.progress(share, text=plain(_text(trial, progress)))
         with st.container(horizontal=True, vertical_alignment="center"):
             if st.button(
-                "Stop", icon=":material/stop:", key="trial.stop", disabled=trial.stop.is_set()
+                "Stop", icon=":material/stop:", key="trial.stop", disabled=trial.ending.is_set()
             ):
-                trial.stop.set()
-            if trial.stop.is_set():
+                trial.stop()
+            if trial.stopping:
                 st.caption("Stopping; what was measured is judged.")
         with st.expander("Steps so far"):
             st.markdown("\n".join(f"- {plain(step)}" for step in trial.steps) or "–")
@@ -92,7 +93,7 @@ def _progress(trial: LiveTrial) -> Progress | None:
 def _share(trial: LiveTrial, progress: Progress | None) -> float:
     """How far the whole is, roughly: steps before the load, requests during it."""
     if progress is not None and progress.counts.total:
-        return min(BEFORE_LOAD + (1 - BEFORE_LOAD) * progress.share, 1.0)
+        return min(BEFORE_LOAD + (AFTER_LOAD - BEFORE_LOAD) * progress.share, AFTER_LOAD)
     return min(BEFORE_LOAD * len(trial.steps) / STEPS, BEFORE_LOAD)
 
 

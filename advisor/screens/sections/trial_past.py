@@ -40,7 +40,12 @@ def draw(store: TrialStore) -> None:
     names = {trial.id: f"{trial.id} · {trial.name}" for trial in trials}
     with st.container(horizontal=True, vertical_alignment="bottom"):
         picked = st.selectbox(
-            "Trial", list(names), format_func=names.__getitem__, key="trial.pick", width=420
+            "Trial",
+            list(names),
+            format_func=names.__getitem__,
+            key="trial.pick",
+            persist_state="session",
+            width=420,
         )
         st.button("Show", key="trial.show", on_click=_show, args=(picked,))
         st.download_button(
@@ -86,8 +91,8 @@ def _row(trial: TrialSummary) -> dict[str, object]:
 
 def _compare(store: TrialStore, trials: list[str]) -> None:
     left, right = st.columns(2)
-    first = left.selectbox("First", trials, index=1, key="trial.first")
-    second = right.selectbox("Second", trials, index=0, key="trial.second")
+    first = left.selectbox("First", trials, index=1, key="trial.first", persist_state="session")
+    second = right.selectbox("Second", trials, index=0, key="trial.second", persist_state="session")
     rows = [
         {
             "Arm": ARM_NAMES[arm].capitalize(),

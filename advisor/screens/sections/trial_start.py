@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
-
 import streamlit as st
 
 from advisor.decide.recommendation import Role
-from advisor.errors import AdvisorError, InputError
+from advisor.errors import InputError
 from advisor.screens import scenario
+from advisor.screens.background import watch
 from advisor.screens.formatting import plain
 from advisor.screens.sections.trial_worker import LiveTrial, stage
+from advisor.screens.trial_rows import MAX_MB, SUFFIXES, tray
 from advisor.task import TaskProfile
-from advisor.trial.data import TrialRow, check_rows, read_rows
+from advisor.trial.data import TrialRow
 from advisor.trial.endpoints import KEY_VARIABLES, Endpoint
 from advisor.trial.judging import Price
 from advisor.trial.report import TrialReport
 from advisor.trial.run import run_trial
 from advisor.trial.sandbox import sandbox_task
 
-SUFFIXES = ("jsonl", "csv")
-MAX_MB = 200
+UPLOAD, _FILE = "trial.upload", "trial.data"
+"""The rows, which stay while other pages are shown; and the control, which does not."""
+
 PREVIEW_ROWS = 5
 
 SEVERITIES = {
@@ -29,6 +29,7 @@ SEVERITIES = {
     "note": ("orange", "info"),
     "problem": ("red", "error"),
 }
+TITLES: dict[Role, str] = {"slm": "Small model", "llm": "Large model"}
 _LOADS = {"30 % of its capacity": 0.3, "50 % of its capacity": 0.5, "60 % of its capacity": 0.6}
 
 
@@ -41,7 +42,14 @@ def draw() -> None:
             "at a time. No GPU, key or download; it takes about two minutes."
         )
         with st.container(horizontal=True, vertical_alignment="bottom"):
-            share = st.selectbox("Load", list(_LOADS), index=1, key="trial.load", width=240)
+            share = st.selectbox(
+                "Load",
+                list(_LOADS),
+                index=1,
+                key="trial.load",
+                persist_state="session",
+                width=240,
+            )
             if st.button(
                 "Run the sandbox trial", icon=":material/play_arrow:", key="trial.sandbox"
             ):
@@ -58,40 +66,53 @@ def _begin_sandbox(load: float) -> None:
             load=load,
             announce=trial.announce,
             on_begin=trial.begun,
-            stop=trial.stop,
+            stop=trial.ending,
         )
 
-    stage().begin(run)
+    stage().start(LiveTrial(run))
     st.rerun()
 
 
 def _own_endpoints(task: TaskProfile) -> None:
     st.caption(
         f"Any OpenAI-compatible server. The task is that of the other screens: {plain(task.name)}. "
-        "Keys stay in the memory of this app while the trial runs; they are written nowhere."
+        "Keys stay in the memory of this app while the trial runs; they are written nowhere, and "
+        "asked for again when you come back to this page."
     )
-    rows = _data(task)
-    with st.form("trial.endpoints", border=False):
-        small, large = st.columns(2)
-        with small:
-            st.subheader("Small model")
-            slm = _endpoint_fields("slm")
-        with large:
-            st.subheader("Large model")
-            llm = _endpoint_fields("llm")
-        rate_column, count_column, budget_column = st.columns(3)
-        rate = rate_column.number_input(
-            "Rate, requests/s", min_value=0.1, value=5.0, key="trial.rate"
-        )
-        count = count_column.number_input(
-            "Requests", min_value=1, max_value=100_000, value=300, key="trial.requests"
-        )
-        budget = budget_column.number_input(
-            "Spending cap, USD", min_value=0.0, value=1.0, key="trial.budget",
-            help="Counts at the prices stated above. 0: no cap.",
-        )  # fmt: skip
-        if not st.form_submit_button("Run the trial", icon=":material/play_arrow:"):
-            return
+    # Of its own, so that what it comes to say does not move the fields below: a field that moves
+    # is drawn anew, and a key is then lost.
+    with st.container():
+        rows = _data(task)
+    small, large = st.columns(2)
+    with small:
+        st.subheader("Small model")
+        slm = _endpoint_fields("slm")
+    with large:
+        st.subheader("Large model")
+        llm = _endpoint_fields("llm")
+    rate_column, count_column, budget_column = st.columns(3)
+    rate = rate_column.number_input(
+        "Rate, requests/s", min_value=0.1, value=5.0, key="trial.rate", persist_state="session"
+    )
+    count = count_column.number_input(
+        "Requests",
+        min_value=1,
+        max_value=100_000,
+        value=300,
+        key="trial.requests",
+        persist_state="session",
+    )
+    budget = budget_column.number_input(
+        "Spending cap, USD",
+        min_value=0.0,
+        value=1.0,
+        key="trial.budget",
+        persist_state="session",
+        help="Counts at the prices stated above. 0: no cap.",
+    )
+    # No form: what is typed into one is lost where the page is left before it is sent.
+    if not st.button("Run the trial", icon=":material/play_arrow:", key="trial.own"):
+        return
     if not rows:
         st.error("Upload the rows to send first.")
         return
@@ -129,22 +150,25 @@ def _begin_own(
             keys=keys,
             announce=trial.announce,
             on_begin=trial.begun,
-            stop=trial.stop,
+            stop=trial.ending,
         )
 
-    stage().begin(run)
+    stage().start(LiveTrial(run))
     st.rerun()
 
 
-def _endpoint_fields(role: str) -> dict[str, str]:
+def _endpoint_fields(role: Role) -> dict[str, str]:
+    def asked(name: str, label: str, placeholder: str = "") -> str:
+        return st.text_input(
+            label, placeholder=placeholder, key=f"trial.{role}.{name}", persist_state="session"
+        )
+
     return {
-        "url": st.text_input("URL, up to /v1", placeholder="http://127.0.0.1:8000/v1",
-                             key=f"trial.{role}.url"),
-        "model": st.text_input("Model", key=f"trial.{role}.model"),
+        "url": asked("url", "URL, up to /v1", "http://127.0.0.1:8000/v1"),
+        "model": asked("model", "Model"),
         "key": st.text_input("Key (optional)", type="password", key=f"trial.{role}.key"),
-        "price": st.text_input("Price, USD per million tokens in/out (optional)",
-                               placeholder="0.1/0.4", key=f"trial.{role}.price"),
-    }  # fmt: skip
+        "price": asked("price", "Price, USD per million tokens in/out (optional)", "0.1/0.4"),
+    }
 
 
 def _endpoint(role: Role, fields: dict[str, str]) -> Endpoint:
@@ -154,41 +178,62 @@ def _endpoint(role: Role, fields: dict[str, str]) -> Endpoint:
         InputError: a field that is missing or wrong.
     """
     if not fields["url"].strip() or not fields["model"].strip():
-        raise InputError(f"--{role}: a URL and a model are needed")
-    price = Price.stated(f"--{role}-price", fields["price"]) if fields["price"].strip() else None
-    found = Endpoint.at(role, fields["url"].strip(), fields["model"].strip(), price=price)
+        raise InputError(f"{TITLES[role]}: a URL and a model are needed")
+    price = fields["price"].strip()
+    try:
+        found = Endpoint.at(
+            role,
+            fields["url"].strip(),
+            fields["model"].strip(),
+            price=Price.stated("price", price) if price else None,
+        )
+    except InputError as error:
+        raise InputError(f"{TITLES[role]}: {str(error).removeprefix(f'--{role}: ')}") from None
     return found.with_key_in(KEY_VARIABLES[role]) if fields["key"] else found
 
 
 def _data(task: TaskProfile) -> tuple[TrialRow, ...]:
     """The uploaded rows, previewed and checked."""
-    with st.popover("Upload the rows to send", icon=":material/upload:"):
-        file = st.file_uploader(
-            "JSONL or CSV: input, optionally expected, risk and type",
-            type=list(SUFFIXES),
-            key="trial.data",
-            max_upload_size=MAX_MB,
-        )
-    if file is None:
-        return ()
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / Path(file.name).name
-        path.write_bytes(file.getvalue())
-        try:
-            rows = read_rows(path)
-            findings = check_rows(rows, task)
-        except AdvisorError as error:
-            st.error(plain(str(error)))
+    with st.container(horizontal=True, vertical_alignment="center"):
+        with st.popover("Upload the rows to send", icon=":material/upload:"):
+            st.file_uploader(
+                f"JSONL or CSV of at most {MAX_MB} MB: input, optionally expected, risk and type",
+                type=list(SUFFIXES),
+                key=_FILE,
+                max_upload_size=MAX_MB,
+                on_change=_take,
+            )
+        upload: tuple[str, bytes] | None = st.session_state.get(UPLOAD)
+        if upload is None:
             return ()
-    for finding in findings:
+        st.markdown(f"**{plain(upload[0])}**")
+        st.button("Remove the rows", key="trial.data.remove", on_click=_remove)
+    sent = tray().rows(*upload, task)
+    if not sent.finished:
+        watch(sent, "Reading the rows")
+        return ()
+    if sent.problem:
+        st.markdown(f":red[:material/error: {plain(sent.problem)}]")
+        return ()
+    for finding in sent.findings:
         colour, icon = SEVERITIES[finding.severity]
         st.markdown(f":{colour}[:material/{icon}:] {plain(finding.text)}")
     st.dataframe(
         [
             {"id": row.id, "input": row.text, "expected": str(row.expected or ""), "risk": row.risk}
-            for row in rows[:PREVIEW_ROWS]
+            for row in sent.rows[:PREVIEW_ROWS]
         ],
         width="stretch",
         hide_index=True,
+        alt="The first rows to send.",
     )
-    return rows
+    return sent.rows
+
+
+def _take() -> None:
+    file = st.session_state.get(_FILE)
+    st.session_state[UPLOAD] = (file.name, file.getvalue()) if file is not None else None
+
+
+def _remove() -> None:
+    st.session_state[UPLOAD] = None

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Literal
 
 import pandas as pd
 import streamlit as st
 
 from advisor.screens.formatting import percent, plain, significant
+from advisor.screens.sections import tabs
 from advisor.screens.sections.trial_live import live_charts
 from advisor.trial.html_report import html_report
 from advisor.trial.progress import progress_of
@@ -15,7 +17,7 @@ from advisor.trial.report import ArchitectureFigures, TrialReport
 from advisor.trial.standing import task_of
 from advisor.trial.store import TrialStore
 from advisor.trial.verdict import State
-from advisor.trial.wording import ARM_NAMES, MEASURES, error_text, shown
+from advisor.trial.wording import ARM_NAMES, MEASURES, endpoint_lines, error_text, shown
 
 Colour = Literal["green", "red", "orange"]
 
@@ -31,22 +33,14 @@ ARCHITECTURES = {"slm": "Small model", "llm": "Large model", "hybrid": "Hybrid"}
 def draw(report: TrialReport, store: TrialStore) -> None:
     """The verdict first, then its grounds."""
     _headline(report)
-    names = ["Measured beside projected", "Over time", "What was wrong", "Recommendation", "Method"]
-    tabs = st.tabs(names, key="trial.tab", on_change="rerun")
-    for name, tab in zip(names, tabs, strict=True):
-        if not tab.open:
-            continue
-        with tab:
-            if name == names[0]:
-                _comparisons(report)
-            elif name == names[1]:
-                _over_time(report, store)
-            elif name == names[2]:
-                _attributions(report)
-            elif name == names[3]:
-                _advice(report)
-            else:
-                _method(report)
+    parts = {
+        "Measured beside projected": partial(_comparisons, report),
+        "Over time": partial(_over_time, report, store),
+        "What was wrong": partial(_attributions, report),
+        "Recommendation": partial(_advice, report),
+        "Method": partial(_method, report),
+    }
+    tabs.draw("trial.tab", parts)
 
 
 def _headline(report: TrialReport) -> None:
@@ -72,7 +66,7 @@ def _headline(report: TrialReport) -> None:
         )
         st.download_button(
             "Download the report",
-            html_report(report),
+            lambda: html_report(report),
             file_name=f"trial-{report.trial}.html",
             mime="text/html",
             on_click="ignore",
@@ -201,13 +195,7 @@ def _method(report: TrialReport) -> None:
             f"Accuracy on {split.split} ({split.rows:,} rows): small {percent(split.slm)}, "
             f"large {percent(split.llm)}."
         )
-    for role, server in report.servers.items():
-        ttft = "" if server.ttft_s is None else f", TTFT {1e3 * server.ttft_s:.1f} ms"
-        e2e = "" if server.e2e_s is None else f", E2E {1e3 * server.e2e_s:.1f} ms"
-        lines.append(
-            f"The {'small' if role == 'slm' else 'large'} model's server itself counted "
-            f"{server.requests:,} requests (means{ttft}{e2e})."
-        )
+    lines.extend(endpoint_lines(report))
     lines.append(f"Cost: {report.cost_basis}.")
     st.markdown("\n".join(f"- {plain(line)}" for line in lines))
 
