@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,13 +37,27 @@ class Lag(Record):
 
     p50_ms: float
     p99_ms: float
+    added_p95_ms: float
+    """What it adds to the p95 of the end-to-end latency where that is counted from when each
+    request was due: a stalled sender spares the endpoints what it was to measure."""
     limit_ms: float
     """5 % of the measured p95 of the end-to-end latency."""
 
     @property
     def is_small(self) -> bool:
         """Whether the load was what it was meant to be."""
-        return self.p99_ms <= self.limit_ms
+        return self.added_p95_ms <= self.limit_ms
+
+    @property
+    def why_invalid(self) -> str:
+        """In a line, why latencies do not count; empty where they do."""
+        if self.is_small:
+            return ""
+        return (
+            f"the sender was late: counted from when requests were due, E2E p95 is "
+            f"{self.added_p95_ms:.1f} ms longer, more than 5 % of it ({self.limit_ms:.1f} ms); "
+            "lower the rate, or free a core for the sender"
+        )
 
 
 class ArmMeasurement(Record):
@@ -197,10 +211,27 @@ def effective_count(events: NDArray[np.bool_]) -> float:
 def lag_of(records: Sequence[RequestRecord], e2e: Measured | None) -> Lag | None:
     """How late requests were sent; None where nothing was scheduled, or nothing answered."""
     late = [record.send_lag_s for record in records if record.send_lag_s is not None]
-    if not late or e2e is None:
+    answered = [
+        (record.e2e_s, record.e2e_s + record.send_lag_s)
+        for record in records
+        if record.e2e_s is not None and record.send_lag_s is not None
+    ]
+    if not answered or e2e is None:
         return None
     median, high = np.quantile(late, [0.5, 0.99])
-    return Lag(p50_ms=1e3 * float(median), p99_ms=1e3 * float(high), limit_ms=0.05 * e2e.value)
+    from_sending, from_due = np.quantile(answered, 0.95, axis=0)
+    return Lag(
+        p50_ms=1e3 * float(median),
+        p99_ms=1e3 * float(high),
+        added_p95_ms=1e3 * float(from_due - from_sending),
+        limit_ms=0.05 * e2e.value,
+    )
+
+
+def why_invalid(measurements: Mapping[str, ArmMeasurement]) -> str:
+    """Why the judged arm's latencies are not those of the load that was meant; else empty."""
+    router = measurements.get("router")
+    return router.lag.why_invalid if router and router.lag else ""
 
 
 def _cost(answered: Sequence[RequestRecord]) -> tuple[Measured | None, float | None]:

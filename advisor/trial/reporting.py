@@ -14,7 +14,7 @@ from advisor.trial.comparing import (
     comparisons,
     mean_output_tokens,
 )
-from advisor.trial.measured import ArmMeasurement, Measured, measure
+from advisor.trial.measured import ArmMeasurement, Measured, measure, why_invalid
 from advisor.trial.records import ARMS, RequestRecord, TrialState
 from advisor.trial.report import Advice, Attribution, SplitQuality, TrialReport
 from advisor.trial.setup import core_s
@@ -37,7 +37,7 @@ class Reporting:
         judged = self._verdicts(records["router"], measurements.get("router"))
         began = {arm.name: arm.began_epoch_s for arm in store.arms(trial)}
         before, after = self._advice(measurements)
-        invalid = _invalid(measurements)
+        invalid = why_invalid(measurements)
         state: TrialState = "stopped" if note else "finished"
         if self.run.ended_early:
             note = "ended early: every requirement is decided"
@@ -180,17 +180,6 @@ class Reporting:
         return (
             SplitQuality(split=split, rows=rows, slm=small.quality.value, llm=large.quality.value),
         )
-
-
-def _invalid(measurements: dict[str, ArmMeasurement]) -> str:
-    """Why the latencies of the judged arm are not those of the load that was meant."""
-    router = measurements.get("router")
-    if router is None or router.lag is None or router.lag.is_small:
-        return ""
-    return (
-        f"the sender was late: p99 {router.lag.p99_ms:.1f} ms, more than 5 % of the measured E2E "
-        f"p95 ({router.lag.limit_ms:.1f} ms); lower the rate, or free a core for the sender"
-    )
 
 
 def _summary(judged: Sequence[RequirementVerdict], invalid: str) -> str:

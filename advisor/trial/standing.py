@@ -13,7 +13,7 @@ from advisor.documents import validate
 from advisor.errors import InputError
 from advisor.task import TaskProfile
 from advisor.trial.comparing import comparisons
-from advisor.trial.measured import ArmMeasurement, measure
+from advisor.trial.measured import ArmMeasurement, measure, why_invalid
 from advisor.trial.projection import LoadProjection
 from advisor.trial.records import ARMS
 from advisor.trial.report import LoadReport, TrialReport, TrialSettings
@@ -52,8 +52,7 @@ def judge_as_it_stands(store: TrialStore, trial: str) -> TrialReport:
     router = measurements.get("router")
     cost = router.cost_usd_per_request if router else None
     judged = verdicts(task, store.requests(trial, "router"), cost=cost, cascade=cascade)
-    lag = router.lag if router else None
-    late = lag is not None and not lag.is_small
+    invalid = why_invalid(measurements)
     began = {arm.name: arm.began_epoch_s for arm in summary.arms}
     states = [verdict.state for verdict in judged]
     counted = ", ".join(f"{states.count(s)} {s}" for s in ("held", "failed", "undecided"))
@@ -62,8 +61,8 @@ def judge_as_it_stands(store: TrialStore, trial: str) -> TrialReport:
         task=task.name,
         state=summary.state,
         note=summary.note,
-        valid=not late,
-        invalid_because="" if lag is None or not late else f"send lag p99 {lag.p99_ms:.1f} ms",
+        valid=not invalid,
+        invalid_because=invalid,
         summary=f"requirements: {counted}" if router else "nothing was measured",
         settings=settings,
         endpoints=(),

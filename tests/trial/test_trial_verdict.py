@@ -7,7 +7,7 @@ import pytest
 from trial_pair import colour_task
 
 from advisor.trial.early import CERTAIN, EarlyStop, ShareTest
-from advisor.trial.measured import Measured, effective_count, measure, p95_of, quality_of
+from advisor.trial.measured import Measured, effective_count, lag_of, measure, p95_of, quality_of
 from advisor.trial.records import Counts, RequestRecord
 from advisor.trial.verdict import (
     cost_verdict,
@@ -178,6 +178,31 @@ def test_an_arm_in_figures() -> None:
     assert found.escalation_causes == {"low_confidence": 10}
     assert found.rate_per_s == pytest.approx(10.0)
     assert found.lag is not None and found.lag.is_small
+
+
+@pytest.mark.parametrize(("late_s", "valid"), [(0.0, True), (0.004, True), (0.006, False)])
+def test_a_late_sender_is_judged_by_what_it_hides(late_s: float, valid: bool) -> None:
+    """All take 100 ms from sending. One in ten is sent late: from when it was due it took longer,
+    and with them the p95; up to 5 ms of that is 5 % of it."""
+    records = [
+        RequestRecord(
+            number=n,
+            row_id=str(n),
+            status="completed",
+            scheduled_s=float(n),
+            sent_s=n + (late_s if n % 10 == 0 else 0.0),
+            last_token_s=n + 0.1 + (late_s if n % 10 == 0 else 0.0),
+        )
+        for n in range(200)
+    ]
+
+    lag = lag_of(records, Measured(value=100.0, low=100.0, high=100.0))
+
+    assert lag is not None
+    assert lag.added_p95_ms == pytest.approx(1e3 * late_s)
+    assert lag.limit_ms == pytest.approx(5.0)
+    assert lag.is_small is valid
+    assert bool(lag.why_invalid) is not valid
 
 
 def as_dict(one: RequestRecord) -> dict[str, object]:
