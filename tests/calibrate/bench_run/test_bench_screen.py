@@ -52,8 +52,8 @@ def shown() -> AppTest:
 
 
 def measured(bench: Workbench, folder: Path, **settings: object) -> Measuring:
-    """A run to its end."""
-    run = Measuring(str(write_model(folder / "model")), {}, budget_s=4.0, task=TASK, **settings)
+    """A run to its end, long enough for a few points on a busy machine too."""
+    run = Measuring(str(write_model(folder / "model")), {}, budget_s=8.0, task=TASK, **settings)
     assert bench.start(run)
     for thread in threading.enumerate():
         if thread.name == "calibration-run":
