@@ -47,7 +47,7 @@ def assert_same_times_nearly(case: Case) -> None:
 
 
 @given(seed=st.integers(0, 2**32 - 1))
-@settings(max_examples=1500, deadline=None, suppress_health_check=[HealthCheck.filter_too_much])
+@settings(max_examples=600, deadline=None, suppress_health_check=[HealthCheck.filter_too_much])
 def test_every_time_is_exact_where_step_times_are_dyadic(seed: int) -> None:
     """Ties included: an arrival on a step boundary, two requests that end together."""
     case = random_case(np.random.default_rng(seed), dyadic=True)
@@ -57,7 +57,7 @@ def test_every_time_is_exact_where_step_times_are_dyadic(seed: int) -> None:
 
 
 @given(seed=st.integers(0, 2**32 - 1))
-@settings(max_examples=1500, deadline=None, suppress_health_check=[HealthCheck.filter_too_much])
+@settings(max_examples=600, deadline=None, suppress_health_check=[HealthCheck.filter_too_much])
 def test_every_time_agrees_to_rounding(seed: int) -> None:
     case = random_case(np.random.default_rng(seed), dyadic=False)
     assume(case is not None)
