@@ -16,13 +16,14 @@ import advisor
 PACKAGE = Path(advisor.__file__).parent
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if "bundle" not in path.parts)
 
-BASE = {"records", "errors", "documents"}
+BASE = {"records", "errors", "documents", "figures"}
 CATALOGUE = BASE | {"task", "catalog"}
 SERVING = CATALOGUE | {"physics", "serving"}
 BELOW_DECIDE = SERVING | {"quality", "calibrate", "predict", "economics"}
 MAY_IMPORT: dict[str, set[str]] = {
     "records": set(),
     "errors": set(),
+    "figures": set(),
     "documents": {"records", "errors"},
     "task": BASE,
     "catalog": BASE | {"task"},

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 from advisor.cli import calibrate_run
 from advisor.cli.arguments import Verbs
-from advisor.cli.figures import percent
 from advisor.cli.output import print_text, say, table, writing
 from advisor.errors import InputError
+from advisor.figures import percent
 
 if TYPE_CHECKING:
     import pandas as pd

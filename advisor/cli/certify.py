@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from advisor.cli.arguments import Verbs, add_json
 from advisor.cli.output import paragraph, print_json, print_text
+from advisor.figures import interval, percent
 
 if TYPE_CHECKING:
     from advisor.quality.threshold import Certificate
@@ -70,13 +71,14 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _text(found: Certificate) -> str:
     quality = found.quality
-    observed = f"{quality.value:.2%} ({quality.low:.2%} to {quality.high:.2%})"
-    wanted = f"quality of at least {found.target:.2%} with {found.confidence_level:.1%} confidence"
+    observed = f"{percent(quality.value)} ({interval(quality.low, quality.high, percent)})"
+    sure = percent(found.confidence_level)
+    wanted = f"quality of at least {percent(found.target)} with {sure} confidence"
     if found.certified:
         lines = [
             f"Certified: {wanted}",
             f"  threshold         {found.threshold:.6g}: hand up answers with less confidence",
-            f"  escalation rate   {found.escalation_rate:.2%}",
+            f"  escalation rate   {percent(found.escalation_rate)}",
         ]
     else:
         needed = "no number of rows" if found.rows_needed is None else f"{found.rows_needed:,} rows"

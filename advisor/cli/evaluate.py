@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from advisor.cli.arguments import Verbs, add_json, profile_path
-from advisor.cli.figures import NONE, dollars, duration, interval, percent
 from advisor.cli.output import paragraph, print_json, print_text, table
+from advisor.figures import NONE, dollars, interval, milliseconds, percent
 
 if TYPE_CHECKING:
     from advisor.quality.evaluate import ConfidenceReport, EvaluationReport
@@ -86,7 +86,7 @@ def _parts(report: EvaluationReport) -> Iterator[str]:
             f"{score.labelled:,}",
             percent(score.quality),
             interval(score.low, score.high, percent),
-            duration(score.latency_p95_ms),
+            milliseconds(score.latency_p95_ms),
             dollars(score.cost_usd_mean),
         )
         for score in report.models

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from advisor.cli.figures import NONE, dollars, duration, interval, percent
 from advisor.cli.output import paragraph, table
 from advisor.decide.recommendation import (
     Alternative,
@@ -12,8 +11,10 @@ from advisor.decide.recommendation import (
     Projected,
     Projection,
     Recommendation,
+    Rejected,
     SelfHostedTier,
 )
+from advisor.figures import NONE, dollars, interval, likelihood, milliseconds, percent
 
 ARCHITECTURES = {
     "slm": "small model (SLM)",
@@ -26,9 +27,9 @@ Show = Callable[[float | None], str]
 
 FIGURES: tuple[tuple[str, str, Show], ...] = (
     ("quality", "quality", percent),
-    ("ttft_p95_ms", "time to first token, p95", duration),
-    ("e2e_p95_ms", "end to end, p95", duration),
-    ("tpot_p95_ms", "time per output token, p95", duration),
+    ("ttft_p95_ms", "time to first token, p95", milliseconds),
+    ("e2e_p95_ms", "end to end, p95", milliseconds),
+    ("tpot_p95_ms", "time per output token, p95", milliseconds),
     ("escalation_rate", "escalation rate", percent),
     ("cost_usd_per_month", "cost a month", dollars),
     ("cost_usd_per_million_requests", "cost per million requests", dollars),
@@ -103,7 +104,7 @@ def _projection(projection: Projection) -> str:
 def _conditions(found: Recommendation) -> Iterator[str]:
     yield "Conditions" if found.status != "infeasible" else "Requirements"
     for condition in found.conditions:
-        text = f"{percent(condition.probability)} likely: {condition.requirement}"
+        text = f"{likelihood(condition.probability)} likely: {condition.requirement}"
         yield _bullet(f"{text}. Rests on: {condition.basis}. Settled by: {condition.settle_by}.")
 
 
@@ -112,13 +113,13 @@ def _alternatives(alternatives: tuple[Alternative, ...]) -> Iterator[str]:
     for other in alternatives:
         figures = other.projection
         verdict = (
-            f"all requirements hold with {percent(other.probability)}"
+            f"all requirements hold with {likelihood(other.probability)}"
             if other.feasible
-            else "; ".join(other.misses)
+            else f"misses {', '.join(other.misses)}"
         )
         yield _bullet(
             f"{other.label}: {other.chosen.title}. Quality {_value(figures.quality, percent)}, "
-            f"end to end p95 {_value(figures.e2e_p95_ms, duration)}, "
+            f"end to end p95 {_value(figures.e2e_p95_ms, milliseconds)}, "
             f"{_value(figures.cost_usd_per_month, dollars)} a month; {verdict}."
         )
 
@@ -126,12 +127,16 @@ def _alternatives(alternatives: tuple[Alternative, ...]) -> Iterator[str]:
 def _rejected(found: Recommendation) -> Iterator[str]:
     yield "Why others fell"
     for fallen in found.rejected[:MAX_REJECTED]:
-        yield _bullet(
-            f"{fallen.what}: {fallen.constraint}, {fallen.by}; admitted if {fallen.admitted_if}."
-        )
+        yield _bullet(f"{fallen.what}: {_constraints(fallen)}; admitted if {fallen.admitted_if}.")
     more = len(found.rejected) - MAX_REJECTED
     if more > 0:
         yield f"  and {more} more: --json lists them all"
+
+
+def _constraints(fallen: Rejected) -> str:
+    """Each constraint with how far off it is: `E2E p95 ≤ 80 ms (35 ms), cost ≤ $900 ($12)`."""
+    pairs = zip(fallen.constraint.split("; "), fallen.by.split("; "), strict=True)
+    return ", ".join(f"{constraint} ({by})" for constraint, by in pairs)
 
 
 def _sensitivities(found: Recommendation) -> Iterator[str]:

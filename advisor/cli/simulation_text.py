@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 
-from advisor.cli.figures import duration, interval, milliseconds, percent, rate
 from advisor.cli.output import paragraph, table
+from advisor.figures import in_milliseconds, interval, milliseconds, percent, rate
 from advisor.simulation import SimulationResult
 from advisor.simulation.results import DURATIONS, Durations, TierResult
 
@@ -68,9 +68,8 @@ def _percentiles(result: SimulationResult) -> str:
         figures: Durations = getattr(result, f"{name}_ms")
         known = result.intervals_ms[f"{name}_ms"]["p95"]
         shown = (figures.mean, figures.p50, figures.p90, figures.p95, figures.p99)
-        rows.append(
-            (NAMES[name], *map(milliseconds, shown), interval(known.low, known.high, milliseconds))
-        )
+        likely = interval(known.low, known.high, in_milliseconds)
+        rows.append((NAMES[name], *map(in_milliseconds, shown), likely))
     return table(rows)
 
 
@@ -79,8 +78,9 @@ def _requirements(result: SimulationResult) -> str:
     for requirement in result.requirements:
         name = NAMES[requirement.name.removesuffix("_p95_ms")]
         verdict = "met" if requirement.met else "MISSED"
-        found = "overloaded" if requirement.p95_ms is None else duration(requirement.p95_ms)
-        lines.append(f"{verdict}: {name}, p95 {found}; at most {duration(requirement.limit_ms)}")
+        found = "overloaded" if requirement.p95_ms is None else milliseconds(requirement.p95_ms)
+        limit = milliseconds(requirement.limit_ms)
+        lines.append(f"{verdict}: {name}, p95 {found}; at most {limit}")
     return "\n".join(lines)
 
 
@@ -88,7 +88,7 @@ def _routes(result: SimulationResult) -> str:
     rows = [("route", "share", "TTFT p95, ms", "end to end p95, ms")]
     for name, route in (result.by_route or {}).items():
         first, whole = route.ttft_ms.p95, route.e2e_ms.p95
-        rows.append((name, percent(route.share), milliseconds(first), milliseconds(whole)))
+        rows.append((name, percent(route.share), in_milliseconds(first), in_milliseconds(whole)))
     return table(rows)
 
 
@@ -98,7 +98,7 @@ def _grounds(result: SimulationResult) -> str:
         for tier in result.tiers.values()
     ]
     lines += [paragraph(f"Note: {note}.", indent="  ") for note in result.notes]
-    took = duration(1e3 * result.wall_s)
+    took = milliseconds(1e3 * result.wall_s)
     lines.append(f"{result.requests:,} requests, seed {result.seed}, simulated in {took}.")
     return "\n".join(lines)
 

@@ -31,6 +31,7 @@ from advisor.decide.recommendation import (
     Status,
 )
 from advisor.decide.search import Search
+from advisor.figures import dollars, likelihood, percent, seconds
 from advisor.quality.escalation import ConfidencePrior
 from advisor.quality.prior import QualityModel
 from advisor.task import TaskProfile
@@ -252,25 +253,19 @@ def _pareto(search: Search) -> tuple[Alternative, ...]:
 
 def _summary(search: Search, best: Candidate, status: Status) -> str:
     figures = (
-        f"quality {best.quality.median:.1%}, "
-        f"E2E p95 {_duration(best.latency['e2e'].value_s)}, ${best.cost.value:,.0f} a month"
+        f"quality {percent(best.quality.median)}, "
+        f"E2E p95 {seconds(best.latency['e2e'].value_s)}, {dollars(best.cost.value)} a month"
     )
     kind = ARCHITECTURE_TITLES[best.architecture]
     named = chosen_of(best).title
     if status == "infeasible":
-        misses = "; ".join(f"{miss.requirement} by {miss.by}" for miss in best.misses)
+        misses = "; ".join(f"{miss.requirement} ({miss.by})" for miss in best.misses)
         return (
             f"Nothing meets every requirement. The nearest is a {kind}, {named}: misses {misses}."
         )
-    sure = f"holds with probability {best.probability:.0%}"
+    sure = f"holds with probability {likelihood(best.probability)}"
     grounds = "proven" if status == "proven" else f"conditional: every requirement {sure}"
     return f"Run a {kind}: {named}. {figures[:1].upper()}{figures[1:]}; {grounds}."
-
-
-def _duration(seconds: float) -> str:
-    if not math.isfinite(seconds):
-        return "overloaded"
-    return f"{1e3 * seconds:,.0f} ms" if seconds < 10 else f"{seconds:,.1f} s"
 
 
 def _provenance(search: Search, evidence: Evidence) -> Provenance:

@@ -14,6 +14,7 @@ from advisor.decide.options import SelfHostedOption
 from advisor.decide.recommendation import Architecture, Role
 from advisor.decide.sizing import Sizing, bounds_of
 from advisor.economics import NOTHING, Amount, fleet_month
+from advisor.figures import dollars, percent, seconds
 from advisor.quality.escalation import HybridProjection
 from advisor.quality.estimate import Z_90, QualityEstimate
 from advisor.task import TaskProfile
@@ -107,25 +108,23 @@ class Assessment:
         task = self.task
         if quality.median < task.quality.threshold - 1e-6:
             yield Miss(
-                f"quality ≥ {task.quality.threshold:.1%}",
-                f"{100 * (task.quality.threshold - quality.median):.1f} points",
-                f"the threshold is at most {quality.median:.1%}, or labels show better",
+                f"quality ≥ {percent(task.quality.threshold)}",
+                f"{100 * (task.quality.threshold - quality.median):.1f} points short",
+                f"the threshold is at most {percent(quality.median)}, or labels show better",
             )
         for metric, bound in bounds_of(task).items():
             value = latency[metric].value_s
             if value > bound:
                 title = METRIC_TITLES[metric]
-                by = "overloaded" if math.isinf(value) else f"{1e3 * (value - bound):,.0f} ms"
-                admitted = (
-                    "" if math.isinf(value) else f"{title} up to {1e3 * value:,.0f} ms is allowed"
-                )
-                yield Miss(f"{title} ≤ {1e3 * bound:,.0f} ms", by, admitted)
+                by = "overloaded" if math.isinf(value) else f"{seconds(value - bound)} too long"
+                admitted = "" if math.isinf(value) else f"{title} up to {seconds(value)} is allowed"
+                yield Miss(f"{title} ≤ {seconds(bound)}", by, admitted)
         budget = task.constraints.budget_usd_per_month
         if budget is not None and cost.value > budget:
             yield Miss(
-                f"cost ≤ ${budget:,.0f} a month",
-                f"${cost.value - budget:,.0f} a month",
-                f"the budget is ${cost.value:,.0f} a month",
+                f"cost ≤ {dollars(budget)} a month",
+                f"{dollars(cost.value - budget)} a month too much",
+                f"the budget is {dollars(cost.value)} a month",
             )
         most = task.constraints.max_accelerators
         needed = sum(tier.accelerators for tier in tiers.values())
@@ -135,8 +134,8 @@ class Assessment:
             )
         if architecture == "slm" and task.constraints.high_risk_share > 0:
             yield Miss(
-                f"{task.constraints.high_risk_share:.1%} high-risk requests go to a large model",
-                "having none",
+                "high-risk requests go to a large model",
+                "it has none",
                 "high_risk_share is 0",
             )
         yield from self._rate_limits(tiers)
@@ -147,15 +146,15 @@ class Assessment:
             if tier.choice.hosted and tier.rate_per_s > limit:
                 yield Miss(
                     f"hosted rate limit {limit:,.0f}/s (assumed)",
-                    rate_shown(tier.rate_per_s - limit),
+                    f"{rate_shown(tier.rate_per_s - limit)} too many",
                     f"the account's limit is {rate_shown(tier.rate_per_s)}",
                 )
 
 
 def rate_shown(rate_per_s: float) -> str:
     """A rate of requests, by the second, minute or hour: as it is at least one of them."""
-    for unit, seconds in (("s", 1), ("min", 60), ("h", 3600)):
-        rate = rate_per_s * seconds
+    for unit, length_s in (("s", 1), ("min", 60), ("h", 3600)):
+        rate = rate_per_s * length_s
         if rate >= 1 or unit == "h":
             break
     digits = ",.0f" if rate >= 10 else ",.1f" if rate >= 1 else ".2g"

@@ -14,6 +14,7 @@ from advisor.decide.projection import cost_basis, latency_basis, quality_basis
 from advisor.decide.recommendation import Condition, Measurement, Rejected, Sensitivity
 from advisor.decide.search import Search
 from advisor.decide.sizing import bounds_of
+from advisor.figures import dollars, likelihood, percent, seconds
 from advisor.quality.bounds import rows_to_certify
 from advisor.quality.estimate import QualityEstimate
 from advisor.task import TaskProfile
@@ -32,14 +33,14 @@ def _conditions(search: Search, candidate: Candidate) -> Iterator[Condition]:
     task = search.task
     target = task.quality.threshold
     yield Condition(
-        requirement=f"{task.quality.metric} ≥ {target:.1%}",
+        requirement=f"{task.quality.metric} ≥ {percent(target)}",
         probability=candidate.quality.probability_at_least(target),
         basis=quality_basis(candidate.quality),
         settle_by=_labels_needed(search, candidate),
     )
     for metric, bound in bounds_of(task).items():
         yield Condition(
-            requirement=f"{METRIC_TITLES[metric]} ≤ {1e3 * bound:,.0f} ms",
+            requirement=f"{METRIC_TITLES[metric]} ≤ {seconds(bound)}",
             probability=candidate.latency[metric].probability,
             basis=latency_basis(candidate),
             settle_by=_benchmarks_needed(candidate),
@@ -47,7 +48,7 @@ def _conditions(search: Search, candidate: Candidate) -> Iterator[Condition]:
     budget = task.constraints.budget_usd_per_month
     if budget is not None:
         yield Condition(
-            requirement=f"cost ≤ ${budget:,.0f} a month",
+            requirement=f"cost ≤ {dollars(budget)} a month",
             probability=budget_probability(candidate.cost, budget),
             basis=cost_basis(candidate),
             settle_by="a provider's quotation, and the benchmark that fixes the replicas",
@@ -66,8 +67,8 @@ def _labels_needed(search: Search, candidate: Candidate) -> str:
     kind = "rows labelled for both models" if candidate.hybrid else "labelled rows"
     more = f" ({have:,} are there)" if have else ""
     return (
-        f"{needed:,} {kind}{more} prove it at {sure:.0%} confidence if the quality is "
-        f"{typical:.1%}, as is typical where it suffices; fewer refute it if it is low"
+        f"{needed:,} {kind}{more} prove it at {percent(sure)} confidence if the quality is "
+        f"{percent(typical)}, as is typical where it suffices; fewer refute it if it is low"
     )
 
 
@@ -184,7 +185,7 @@ def _dearer(candidates: Sequence[Candidate], chosen: Candidate) -> Iterator[Reje
             yield Rejected(
                 what=best.title,
                 constraint="least cost",
-                by=f"${difference:,.0f} a month more",
+                by=f"{dollars(difference)} a month more",
                 admitted_if=f"{ARCHITECTURE_TITLES[architecture]}s are preferred for other reasons",
             )
 
@@ -236,7 +237,7 @@ def _variations(task: TaskProfile) -> Iterator[tuple[str, str, TaskProfile]]:
             latency = task.latency.model_copy(update={name: bound * factor})
             yield (
                 METRIC_TITLES[name.removesuffix("_p95_ms")],
-                f"{factor - 1:+.0%}",
+                f"{100 * (factor - 1):+.0f} %",
                 task.model_copy(update={"latency": latency}),
             )
     for factor in (0.5, 2.0):
@@ -254,7 +255,7 @@ def next_measurement_of(conditions: Iterable[Condition]) -> Measurement | None:
     worst = max(open_ones, key=lambda c: c.probability * (1 - c.probability))
     return Measurement(
         what=f"whether {worst.requirement}",
-        reduces=f"it holds with probability {worst.probability:.0%} today",
+        reduces=f"it holds with probability {likelihood(worst.probability)} today",
         effort=worst.settle_by,
     )
 
@@ -265,7 +266,8 @@ def warnings_of(search: Search, candidate: Candidate) -> tuple[str, ...]:
     limit = search.task.constraints.max_escalation_rate
     if candidate.hybrid and candidate.hybrid.escalation_rate > limit:
         found.append(
-            f"{candidate.hybrid.escalation_rate:.0%} of requests escalate, above {limit:.0%}: "
+            f"{percent(candidate.hybrid.escalation_rate, 0)} of requests escalate, above "
+            f"{percent(limit)}: "
             "specialise the small model further or revisit the threshold"
         )
     for role, tier in candidate.tiers.items():

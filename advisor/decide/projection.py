@@ -99,7 +99,7 @@ def alternative_of(search: Search, candidate: Candidate, label: str) -> Alternat
         label=label,
         feasible=candidate.feasible,
         probability=candidate.probability,
-        misses=tuple(f"{miss.requirement}: misses by {miss.by}" for miss in candidate.misses),
+        misses=tuple(f"{miss.requirement} ({miss.by})" for miss in candidate.misses),
         chosen=chosen_of(candidate),
         projection=projection_of(search, candidate),
     )

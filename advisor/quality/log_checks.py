@@ -9,6 +9,7 @@ from typing import Literal
 
 import numpy as np
 
+from advisor.figures import percent
 from advisor.quality.labels import LabelledLog, LoggedRow
 
 FEW_PAIRS = 59
@@ -84,7 +85,7 @@ def _confidence(confidence: np.ndarray[tuple[int], np.dtype[np.float64]]) -> Ite
         share = missing / len(confidence)
         yield LogFinding(
             "note",
-            f"{missing:,} rows ({share:.1%}) have no confidence: they count as handed up",
+            f"{missing:,} rows ({percent(share)}) have no confidence: they count as handed up",
         )
     if len(np.unique(confidence[~np.isnan(confidence)])) == 1:
         yield LogFinding(

@@ -28,6 +28,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
 from advisor.errors import InputError
+from advisor.figures import percent
 from advisor.quality.calibration import folds
 from advisor.quality.prerouter import MIN_ROWS, PreRouter
 from advisor.records import Record
@@ -309,8 +310,8 @@ def _verdict(rows: RoutedRows, reports: Sequence[PolicyReport]) -> tuple[bool, s
             f"no policy beats a random mix by more than chance (best: {found.name}, "
             f"APGR {found.apgr:.3f}): take the single model that meets the target"
         )
-    better = "; over 100%: together they beat the large model" if (found.apgr or 0.0) > 1 else ""
+    better = "; over 100 %: together they beat the large model" if (found.apgr or 0.0) > 1 else ""
     return True, (
-        f"{found.name} recovers {found.apgr:.1%} of the gap on average "
-        f"(at least {found.apgr_low:.1%}; a random mix 50%){better}"
+        f"{found.name} recovers {percent(found.apgr)} of the gap on average "
+        f"(at least {percent(found.apgr_low)}; a random mix 50 %){better}"
     )

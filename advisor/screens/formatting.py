@@ -6,6 +6,9 @@ import math
 import re
 from collections.abc import Callable
 
+from advisor import figures
+from advisor.figures import significant as significant
+
 NBSP = "\u00a0"
 """Keeps a number and its unit on one line."""
 
@@ -23,17 +26,6 @@ def plain(text: str) -> str:
     return "".join(parts)
 
 
-def significant(value: float, digits: int = 3) -> str:
-    """A number with so many significant digits and thousands separators."""
-    if not math.isfinite(value):
-        return "∞"
-    rounded = float(f"{value:.{digits}g}")
-    if rounded == 0:
-        return "0"
-    decimals = max(0, digits - 1 - math.floor(math.log10(abs(rounded))))
-    return f"{rounded:,.{decimals}f}"
-
-
 def usd(value: float) -> str:
     """Money: `$1.23M`, `$12.3k`, `$1,234`, `$4.20`, `$0.0012`."""
     size = abs(value)
@@ -48,37 +40,22 @@ def usd(value: float) -> str:
 
 def percent(fraction: float, decimals: int | None = None) -> str:
     """A fraction as percent: 0.95 is `95 %`, 0.9567 `95.7 %`, 0.0004 `0.04 %`."""
-    value = 100 * fraction
-    if decimals is None:
-        near_end = min(abs(value), abs(100 - value))
-        decimals = 1 if near_end >= 1 or near_end == 0 else 2
-        return f"{value:,.{decimals}f}".rstrip("0").rstrip(".") + f"{NBSP}%"
-    return f"{value:,.{decimals}f}{NBSP}%"
+    return _unbroken(figures.percent(fraction, decimals))
 
 
 def likelihood(probability: float) -> str:
     """A probability, never shown as certain: `57 %`, `over 99 %`."""
-    if probability < 0.01:
-        return f"under 1{NBSP}%"
-    return f"over 99{NBSP}%" if probability > 0.99 else percent(probability, 0)
+    return figures.likelihood(probability).replace(" %", f"{NBSP}%")
 
 
 def milliseconds(value_ms: float) -> str:
     """A duration given in milliseconds: `0.42 ms`, `80 ms`, `1.25 s`, `3.1 min`."""
-    if math.isinf(value_ms):
-        return "overloaded"
-    if value_ms >= 120_000:
-        return f"{significant(value_ms / 60_000)}{NBSP}min"
-    if value_ms >= 999.5:
-        return f"{significant(value_ms / 1000)}{NBSP}s"
-    return f"{significant(value_ms, 3 if value_ms >= 100 else 2)}{NBSP}ms"
+    return _unbroken(figures.milliseconds(value_ms))
 
 
 def seconds(value_s: float) -> str:
     """A duration given in seconds, in the unit that suits it: `310 µs`, `12 ms`, `1.25 s`."""
-    if value_s < 1e-3:
-        return f"{significant(value_s * 1e6, 2)}{NBSP}µs"
-    return milliseconds(value_s * 1000)
+    return _unbroken(figures.seconds(value_s))
 
 
 def size(value_bytes: float) -> str:
@@ -109,6 +86,10 @@ def interval(low: float, high: float | None, show: Callable[[float], str]) -> st
     if high is None:
         return f"{show(low)} or more, no upper bound"
     return f"{show(low)} – {show(high)}"
+
+
+def _unbroken(text: str) -> str:
+    return text.replace(" ", NBSP)
 
 
 def _trimmed(value: float) -> str:

@@ -18,6 +18,7 @@ from advisor.catalog.models import PRECISIONS, ModelSpec, Precision
 from advisor.decide.recommendation import HostedTier, SelfHostedTier, short_name
 from advisor.documents import validate
 from advisor.errors import DoesNotFitError, InputError
+from advisor.figures import percent
 from advisor.physics.deployment import Deployment
 from advisor.serving.capacity import LEAST_REQUESTS, saturated_throughput
 from advisor.serving.cascade import Hosted, SelfHosted
@@ -282,7 +283,7 @@ def _cut(
     share = float(over.mean())
     if share > MOST_CUT:
         raise DoesNotFitError(
-            f"{model.id}: {share:.1%} of the requests are longer than a context of {length:,} "
+            f"{model.id}: {percent(share)} of the requests are longer than a context of {length:,} "
             f"tokens (the longest has {longest_tokens(requests):,})"
         )
     outputs = np.where(
@@ -291,7 +292,7 @@ def _cut(
     inputs = np.minimum(requests.input_tokens, length - outputs)
     cached = np.minimum(requests.cached_tokens, inputs - 1) // block_size * block_size
     cut = replace(requests, input_tokens=inputs, output_tokens=outputs, cached_tokens=cached)
-    note = f"{share:.2%} of the requests are cut to a context of {length:,} tokens"
+    note = f"{percent(share)} of the requests are cut to a context of {length:,} tokens"
     return cut, (note,) if share else ()
 
 

@@ -71,7 +71,7 @@ def test_intents_without_labels_are_conditional_and_say_what_would_settle_them()
     found = answer("intent-classification")
     assert found.status == "conditional"
     quality = found.conditions[0]
-    assert "exact_match ≥ 95.0%" in quality.requirement
+    assert "exact_match ≥ 95 %" in quality.requirement
     assert 0.3 < quality.probability < 0.95
     assert "rows" in quality.settle_by
     assert found.next_measurement is not None

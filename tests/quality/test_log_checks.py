@@ -55,7 +55,7 @@ def test_gaps_are_counted(tmp_path: Path) -> None:
     rows[10:30] = [row(k, llm_correct=None) for k in range(10, 30)]
     texts = " ".join(one.text for one in check_log(log_of(rows, tmp_path)))
     assert "20 rows are not labelled for both models" in texts
-    assert "10 rows (12.5%) have no confidence" in texts
+    assert "10 rows (12.5 %) have no confidence" in texts
 
 
 def test_a_csv_of_pairs_is_a_log(tmp_path: Path) -> None:

@@ -51,8 +51,8 @@ def test_percent(fraction: float, text: str) -> None:
 
 @pytest.mark.parametrize(
     ("ms", "text"),
-    [(0.42, "0.42 ms"), (8, "8.0 ms"), (79.6, "80 ms"), (119.7, "120 ms"), (999.6, "1.00 s"),
-     (1250, "1.25 s"), (61_000, "61.0 s"), (150_000, "2.50 min")],
+    [(0.42, "0.42 ms"), (8, "8.0 ms"), (79.6, "80 ms"), (119.7, "120 ms"), (999.6, "1 s"),
+     (1250, "1.25 s"), (61_000, "61 s"), (150_000, "2.5 min")],
 )  # fmt: skip
 def test_durations(ms: float, text: str) -> None:
     assert read(formatting.milliseconds(ms)) == text
