@@ -14,15 +14,16 @@ NBSP = "\u00a0"
 
 _CODE = re.compile(r"(`[^`]*`)")
 _MARKDOWN = re.compile(r"([\\`*_\[\]$~<>#|])")
+_UNIT = re.compile(r"(?<=[\d.]) (?=(?:%|µs|ms|s|min|GB)(?!\w))")
 
 
 def plain(text: str) -> str:
     """Text that Markdown shows as it is: two dollar signs would be read as a formula.
 
-    What stands between backticks stays code.
+    What stands between backticks stays code; a number and its unit stay on one line.
     """
     parts = _CODE.split(text)
-    parts[::2] = (_MARKDOWN.sub(r"\\\1", part) for part in parts[::2])
+    parts[::2] = (_UNIT.sub(NBSP, _MARKDOWN.sub(r"\\\1", part)) for part in parts[::2])
     return "".join(parts)
 
 

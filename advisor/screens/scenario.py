@@ -32,6 +32,7 @@ HEADLINE = (
 """Inputs that have a control beside the recommendation and a place in the link."""
 
 _TASK, _EXAMPLE, _LABELS = "scenario.task", "scenario.example", "scenario.labels"
+_STARTED = "scenario.started"
 
 
 @dataclass(frozen=True)
@@ -78,8 +79,18 @@ def change(task: TaskProfile) -> None:
 
 
 def start_from(example: str | None, task: TaskProfile) -> None:
-    """Go on with another task: an example of that name, or one from elsewhere."""
+    """Go on with another task: an example of that name, or one from elsewhere.
+
+    Labels say how good answers to the task before were: they are no longer used.
+    """
     st.session_state[_EXAMPLE], st.session_state[_TASK] = example, task
+    st.session_state[_STARTED] = started() + 1
+    use_labels(None)
+
+
+def started() -> int:
+    """How many times the session has gone on with another task; tells one task's from the next."""
+    return int(st.session_state.get(_STARTED, 0))
 
 
 def labels() -> Labels | None:

@@ -98,7 +98,7 @@ def test_a_table_of_ones_own_is_scored(app: AppTest) -> None:
         ("a,b\n1,2\n", "mine.csv: no column"),
         ("row_id,engine,model,accelerator,load\n", "no column"),
         (
-            public_rows("argonne_llm_inference_bench", 1).replace("meta-llama/Llama-2", "nobody/Thing-2"),
+            public_rows("argonne_llm_inference_bench", 1).replace("meta-llama/Llama", "x/Thing"),
             "nothing to score",
         ),
     ],

@@ -91,3 +91,19 @@ def test_markdown_is_shown_as_written_and_code_stays_code() -> None:
 def test_significant_digits_lose_at_most_half_a_unit(value: float, digits: int) -> None:
     shown = float(formatting.significant(value, digits).replace(",", ""))
     assert abs(shown - value) <= 0.5000001 * 10 ** (math.floor(math.log10(value)) + 1 - digits)
+
+
+def test_a_number_in_a_sentence_keeps_its_unit() -> None:
+    shown = formatting.plain("p95 64 ms in 3 small steps, 46 % likely, of 95.")
+    assert shown.split(" ") == [
+        "p95",
+        "64\u00a0ms",
+        "in",
+        "3",
+        "small",
+        "steps,",
+        "46\u00a0%",
+        "likely,",
+        "of",
+        "95.",
+    ]

@@ -182,7 +182,7 @@ def test_a_calibration_run_is_asked_for_once(app: AppTest, monkeypatch: pytest.M
 def test_the_kind_of_certificate_and_the_use_of_the_labels_stay(app: AppTest) -> None:
     """A start that were silently another would void the guarantee."""
     app.session_state["quality.upload"] = Upload.of("mine.jsonl", simulated_log().encode())
-    app.session_state["quality.used"] = True
+    app.session_state["quality.given_for"] = 0
     app.run()
     at(app, "quality")
     until = time.monotonic() + PATIENCE_S

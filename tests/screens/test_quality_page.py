@@ -46,7 +46,7 @@ def ended(app: AppTest) -> bool:
 def with_log(app: AppTest, content: str, name: str = "log.jsonl", *, used: bool = False) -> AppTest:
     """As after an upload: the test client has no files to give."""
     app.session_state["quality.upload"] = Upload.of(name, content.encode())
-    app.session_state["quality.used"] = used
+    app.session_state["quality.given_for"] = 0 if used else None
     return opened(app)
 
 
@@ -106,6 +106,20 @@ def test_the_recommendation_rests_on_the_labels(app: AppTest) -> None:
     app.switch_page("advisor/screens/recommendation.py").run()
     assert not app.exception
     assert "Quality from your 2,000 labels in mine.jsonl" in texts(app)
+
+
+def test_labels_of_one_task_are_not_those_of_the_next(app: AppTest) -> None:
+    with_log(app, simulated_log(), "mine.jsonl", used=True)
+    assert app.session_state["scenario.labels"].name == "mine.jsonl"
+    app.switch_page("advisor/screens/task.py").run()
+    app.selectbox(key="scenario.picked").set_value("invoice-extraction").run()
+    assert app.session_state["scenario.labels"] is None
+    opened(app)
+    assert app.session_state["scenario.labels"] is None
+    assert "The log was given for another task." in texts(app)
+    (use,) = app.toggle
+    use.set_value(True).run()
+    assert app.session_state["scenario.labels"].name == "mine.jsonl"
 
 
 def test_simulated_labels_do_not_move_the_recommendation(app: AppTest) -> None:

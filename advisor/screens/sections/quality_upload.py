@@ -12,7 +12,7 @@ from advisor.screens.labelled import MAX_MB, SUFFIXES, LogAnalysis, Upload, desk
 from advisor.task import TaskProfile
 
 UPLOAD, ANALYSIS = "quality.upload", "quality.analysis"
-_FILE, _USED = "quality.file", "quality.used"
+_FILE, _GIVEN_FOR = "quality.file", "quality.given_for"
 
 EXAMPLE_NAME = "simulated-example.jsonl"
 
@@ -84,14 +84,14 @@ def _take() -> None:
         _remove()
         return
     st.session_state[UPLOAD] = Upload.of(file.name, file.getvalue())
-    st.session_state[_USED] = True
+    st.session_state[_GIVEN_FOR] = scenario.started()
 
 
 def _simulate() -> None:
     content = simulated_log().encode()
     st.session_state[UPLOAD] = Upload.of(EXAMPLE_NAME, content, simulated=True)
     # Simulated labels say nothing of the user's models.
-    st.session_state[_USED] = False
+    st.session_state[_GIVEN_FOR] = None
 
 
 def _remove() -> None:
@@ -126,11 +126,14 @@ def _feed(analysis: LogAnalysis | None, upload: Upload | None) -> None:
         )
         scenario.use_labels(None)
         return
+    given_for, now = st.session_state.get(_GIVEN_FOR), scenario.started()
     wanted = st.toggle(
         f"Let the recommendation rest on these {count(analysis.labels.rows)} rows",
-        value=bool(st.session_state.get(_USED)),
-        key=f"{_USED}.{upload.digest[:12]}.{bool(st.session_state.get(_USED))}",
+        value=given_for == now,
+        key=f"quality.used.{upload.digest[:12]}.{given_for}.{now}",
         persist_state="session",
         help="They update the published evidence and the assumed confidence of the pair.",
     )
+    if given_for not in (None, now):
+        st.caption("The log was given for another task.")
     scenario.use_labels(analysis.labels if wanted else None)
