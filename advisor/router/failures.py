@@ -7,10 +7,10 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, Literal
 
-from advisor.router.connections import BadResponseError, ResponseCutError
 from advisor.router.events import MalformedEventError
 from advisor.router.json_bytes import decoded_leniently
 from advisor.router.requests import Endpoint
+from advisor.router.responses import BadResponseError, ResponseCutError
 
 Cause = Literal[
     "timeout", "connection", "rate_limited", "server_error", "malformed", "truncated", "rejected",

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from advisor.router.config import TierName
-from advisor.router.connections import ConnectionPool, Response
+from advisor.router.connections import ConnectionPool
 from advisor.router.costs import Usage
 from advisor.router.events import Event, events
 from advisor.router.failures import (
@@ -22,6 +22,7 @@ from advisor.router.failures import (
 from advisor.router.json_bytes import encoded
 from advisor.router.requests import PATHS, Endpoint
 from advisor.router.resilience import Admission, Breaker
+from advisor.router.responses import Response
 from advisor.router.settings import FailureSettings, UpstreamSettings
 
 KEEPALIVE_S = 4.0

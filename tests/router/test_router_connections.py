@@ -14,16 +14,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from advisor.router.connections import (
+from advisor.router.connections import ConnectionPool, NoConnectionError
+from advisor.router.json_bytes import decoded, decoded_leniently, encoded
+from advisor.router.resolution import AddressBook
+from advisor.router.responses import (
     BadResponseError,
     ConnectionLostError,
-    ConnectionPool,
-    NoConnectionError,
     Response,
     ResponseCutError,
 )
-from advisor.router.json_bytes import decoded, decoded_leniently, encoded
-from advisor.router.resolution import AddressBook
 
 Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello"
