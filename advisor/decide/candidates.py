@@ -15,10 +15,8 @@ from advisor.decide.options import Load, SelfHostedOption
 from advisor.decide.recommendation import Architecture, Role, short_name
 from advisor.economics import Amount
 from advisor.quality.escalation import HybridProjection
-from advisor.quality.estimate import QualityEstimate
+from advisor.quality.estimate import Z_90, QualityEstimate
 from advisor.task import Adaptation
-
-Z_90 = 1.6448536269514722
 
 Z_RANGE = 4.0
 BISECTIONS = 11

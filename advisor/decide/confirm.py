@@ -16,6 +16,7 @@ from advisor.catalog import HostedModel
 from advisor.decide.assessment import METRICS
 from advisor.decide.candidates import Candidate, Outlook, SizedTier
 from advisor.decide.curves import step_of
+from advisor.decide.hosted import HostedLatency
 from advisor.decide.options import SEED, load_of
 from advisor.decide.recommendation import Role
 from advisor.decide.search import Search
@@ -132,16 +133,9 @@ def _serving(search: Search, tier: SizedTier) -> SelfHosted | Hosted:
             replicas=tier.replicas,
             request_overhead_s=tier.curve.overhead_s,
         )
-    first, pace = tier.curve.ttft_s[0], tier.curve.tpot_s[0]
-    middle, high = len(first) // 2, int(0.95 * len(first))
-    return Hosted(
-        ttft_median_s=float(first[middle]),
-        ttft_p95_s=float(first[high]),
-        token_median_s=float(pace[middle]),
-        token_p95_s=float(pace[high]),
-        rate_limit_per_s=max(search.assumptions.hosted_rate_limit_per_s.value, 2 * tier.rate_per_s),
-        error_rate=search.assumptions.hosted_error_rate.value,
-    )
+    limit = max(search.assumptions.hosted_rate_limit_per_s.value, 2 * tier.rate_per_s)
+    latency = HostedLatency.of(option, search.assumptions)
+    return latency.tier(tier.choice.load.requests, rate_limit_per_s=limit)
 
 
 def _p95(values: np.ndarray) -> float:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from advisor.catalog import Assumptions, HostedModel
+from advisor.decide.hosted import HostedLatency
 from advisor.decide.options import Load, SelfHostedOption
 from advisor.physics.step_cost import StepCost
 from advisor.serving.deployed import level_log_sd, steps_of
@@ -28,7 +29,6 @@ FRACTIONS = (0.02, 0.2, 0.4, 0.55, 0.7, 0.82, 0.9, 0.96)
 """Rates simulated, as fractions of the saturation rate."""
 
 WARMUP = 0.1
-Z_90 = 1.6448536269514722
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,22 +156,10 @@ def simulated_curve(option: SelfHostedOption, load: Load, *, overhead_s: float) 
 
 
 def hosted_curve(model: HostedModel, assumptions: Assumptions, load: Load) -> TierCurve:
-    """Latency of a hosted API: lognormal times to first token and per token, all assumed."""
-    small = model.role == "slm"
-    first = assumptions.hosted_ttft_small_s if small else assumptions.hosted_ttft_large_s
-    token = (
-        assumptions.hosted_output_token_small_s
-        if small
-        else assumptions.hosted_output_token_large_s
-    )
-    rng = np.random.default_rng(0)
-    sample = load.requests
-    sigma = np.log(assumptions.hosted_ttft_p95_over_median.value) / Z_90
-    ttft = first.value * np.exp(sigma * rng.standard_normal(len(sample)))
-    ttft += sample.input_tokens * assumptions.hosted_ttft_s_per_input_token.value
-    pace = token.value * np.exp(0.5 * sigma * rng.standard_normal(len(sample)))
+    """Latency of a hosted API, whatever the rate."""
+    latency, sample = HostedLatency.of(model, assumptions), load.requests
+    ttft, pace = latency.drawn(sample, np.random.default_rng(0))
     e2e = ttft + (sample.output_tokens - 1) * pace
-    width = max(np.log(a.high / a.low) for a in (first, token)) / (2 * Z_90)
     return TierCurve(
         rates_per_s=np.asarray([np.inf]),
         ttft_s=_quantiles(ttft)[None],
@@ -179,7 +167,7 @@ def hosted_curve(model: HostedModel, assumptions: Assumptions, load: Load) -> Ti
         tpot_s=_quantiles(pace)[None],
         saturation_per_s=np.inf,
         overhead_s=0.0,
-        log_sd=float(width),
+        log_sd=latency.log_sd,
     )
 
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from advisor.catalog import Catalog
 from advisor.decide.recommendation import Chosen, Role
+from advisor.quality.estimate import Z_90
 from advisor.records import Record
 from advisor.serving.cascade import CascadeReport, Route, RouteReport, SelfHosted
 from advisor.serving.metrics import Percentiles
@@ -18,7 +19,7 @@ from advisor.serving.workload import Requests, workload_of
 from advisor.simulation.results import ranges_of
 from advisor.simulation.simulate import architecture_system
 from advisor.simulation.system import Run, System
-from advisor.simulation.tiers import Z_90, DeployedTier
+from advisor.simulation.tiers import DeployedTier
 from advisor.simulation.what_if import WhatIf, arrivals_at
 from advisor.task import TaskProfile
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from advisor.decide.recommendation import Role
+from advisor.quality.estimate import Z_90
 from advisor.serving.metrics import LoadReport, Percentiles
 from advisor.serving.routes import Route
 from advisor.serving.series import series
@@ -20,7 +21,6 @@ from advisor.simulation.results import (
     ranges_of,
 )
 from advisor.simulation.system import Run, System
-from advisor.simulation.tiers import Z_90
 from advisor.task import TaskProfile
 
 

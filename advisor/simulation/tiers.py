@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -12,9 +11,10 @@ import numpy as np
 from pydantic import ValidationError
 
 from advisor.catalog import Catalog
-from advisor.catalog.assumptions import Assumption, Assumptions
+from advisor.catalog.assumptions import Assumptions
 from advisor.catalog.fits import calibration_for
 from advisor.catalog.models import PRECISIONS, ModelSpec, Precision
+from advisor.decide.hosted import HostedLatency
 from advisor.decide.recommendation import HostedTier, SelfHostedTier, short_name
 from advisor.documents import validate
 from advisor.errors import DoesNotFitError, InputError
@@ -26,8 +26,6 @@ from advisor.serving.deployed import context_for, level_log_sd, longest_tokens, 
 from advisor.serving.engine import EngineSettings, vllm_defaults
 from advisor.serving.workload import Requests, example_tokens, with_examples
 from advisor.task import TaskProfile
-
-Z_90 = 1.6448536269514722
 
 MOST_CUT = 0.01
 """Share of the requests that may be longer than the context; more is another deployment's task."""
@@ -201,7 +199,7 @@ def deployed_tier(
 def _hosted(
     tier: HostedTier, task: TaskProfile, catalog: Catalog, requests: Requests
 ) -> DeployedTier:
-    """A hosted API: lognormal times to first token and per token, all of them assumed."""
+    """A hosted API with the latency that is assumed of it."""
     wanted, assumptions = tier.hosted, _assumptions(task, catalog)
     known = [m for m in catalog.hosted if (m.provider, m.id) == (wanted.provider, wanted.model)]
     if not known:
@@ -209,38 +207,18 @@ def _hosted(
     # A limit is the account's: it binds where the user states it, else one that fits is assumed.
     name = "hosted_rate_limit_per_s"
     stated = assumptions.hosted_rate_limit_per_s.value if name in task.assumptions else None
-    small = known[0].role == "slm"
-    first = assumptions.hosted_ttft_small_s if small else assumptions.hosted_ttft_large_s
-    token = (
-        assumptions.hosted_output_token_small_s
-        if small
-        else assumptions.hosted_output_token_large_s
-    )
-    prompt_s = float(requests.input_tokens.mean())
-    prompt_s *= assumptions.hosted_ttft_s_per_input_token.value
-    spread = assumptions.hosted_ttft_p95_over_median.value
+    latency = HostedLatency.of(known[0], assumptions)
     return DeployedTier(
-        serving=Hosted(
-            ttft_median_s=first.value + prompt_s,
-            ttft_p95_s=first.value * spread + prompt_s,
-            token_median_s=token.value,
-            token_p95_s=token.value * math.sqrt(spread),
-            rate_limit_per_s=stated,
-            error_rate=assumptions.hosted_error_rate.value,
-        ),
+        serving=latency.tier(requests, rate_limit_per_s=stated),
         load=requests,
         title=tier.title,
         model=wanted.model,
         accelerator=None,
         calibration="assumed",
         basis="assumed: latency of hosted APIs, until a trial measures it",
-        log_sd=max(_log_width(first), _log_width(token)),
+        log_sd=latency.log_sd,
         notes=() if stated else ("the account's rate limit is assumed to admit the load",),
     )
-
-
-def _log_width(assumption: Assumption) -> float:
-    return math.log(assumption.high / assumption.low) / (2 * Z_90) if assumption.low > 0 else 0.0
 
 
 def _assumptions(task: TaskProfile, catalog: Catalog) -> Assumptions:
