@@ -2,36 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from advisor.decide.recommendation import Role
-from advisor.router.config import RouterConfig
-from advisor.router.settings import (
-    HighRiskRule,
-    PolicySettings,
-    RouterTask,
-    TokenPrice,
-    UpstreamSettings,
-)
 from advisor.serving.arrivals import Arrivals, Gamma, Poisson, Trace
 from advisor.trial.calibration import EndpointCalibration, calibrate_endpoint, throughput
 from advisor.trial.choice import PairedRows, choose_threshold
-from advisor.trial.data import TrialRow
+from advisor.trial.data import TrialRow, cycled
+from advisor.trial.disturbance import PERCENT_DISTURBED, wait_for_calm
+from advisor.trial.driver import ArmResult
 from advisor.trial.early import CERTAIN, EarlyStop
-from advisor.trial.endpoints import RISK_HEADER, Endpoint
+from advisor.trial.endpoints import Endpoint
 from advisor.trial.expectation import Expectation, RouterCost, router_cost
 from advisor.trial.projection import LoadProjection
+from advisor.trial.records import ArmName
+from advisor.trial.rehearsal import Observed, observed
 from advisor.trial.report import LoadReport, SplitQuality, TrialSettings
 from advisor.trial.router_process import RouterProcess
-from advisor.trial.schedules import scheduled
-from advisor.trial.server_metrics import ServerFigures, figures_between, read_page
+from advisor.trial.routing import config_of
+from advisor.trial.schedules import beginning, scheduled
 from advisor.trial.session import Session
 from advisor.trial.setup import Setup, with_core_price
 from advisor.trial.traces import SpanReceiver
+from advisor.trial.watching import Watching
 
 DEFAULT_LOAD = 0.5
 """Share of the measured capacity that the sandbox is loaded with, where no rate is stated."""
@@ -40,6 +36,15 @@ DEFAULT_REQUESTS = 1200
 LEAST_REQUESTS = 200
 LONGEST_LOAD_S = 30.0
 """The router's arm is cut to about so long where the number of requests is not stated."""
+
+SANDBOX_LOAD_S = 20.0
+MOST_REQUESTS = 20_000
+"""Of the sandbox, whose requests cost nothing: a p95 of few seconds of load says little, and within
+a minute a shared machine becomes another one."""
+
+REHEARSAL_S = 10.0
+ALONE_REHEARSAL_S = 4.0
+REHEARSALS = 2
 
 ALONE_SHARE = 1 / 3
 """Requests of each model's own arm, of those of the router's."""
@@ -73,8 +78,7 @@ class Trial:
         self.router: RouterCost | None = None
         self.load: LoadReport | None = None
         self.projections: dict[str, LoadProjection] = {}
-        self.servers: dict[str, dict[Role, ServerFigures]] = {}
-        """The endpoints' own figures during each arm, by arm and role."""
+        self.watching = Watching(setup, self.calibrations)
         self.router_hold_s: float | None = None
         self.scheduled_s: list[float] = []
         self.splits: tuple[SplitQuality, ...] = ()
@@ -93,7 +97,15 @@ class Trial:
             InputError: the endpoints or the records fail.
         """
         self._calibrate()
-        config = self._router_config()
+        assert self.expected is not None
+        config = config_of(
+            self.session.task,
+            self.calibrations["slm"].endpoint,
+            self.calibrations["llm"].endpoint,
+            policy=self.settings.policy,
+            choice=self.expected.choice,
+            timeout_s=self.session.timeout_s,
+        )
         self.session.store.put_document(
             self.session.trial, "router", config.model_dump(mode="json", by_alias=True)
         )
@@ -102,6 +114,8 @@ class Trial:
             config = config.model_copy(update={"telemetry": telemetry})
         with RouterProcess(config, keys=self.session.keys) as router:
             self._measure_router(router)
+            self._fix_load()
+            self._rehearse(router)
             self._project()
             self._load_router(router)
             self._load_alone()
@@ -132,9 +146,9 @@ class Trial:
         """One endpoint's calibration, with the core-seconds of a server that runs here: vLLM's page
         counts those of the process that listens, and not of the engine's."""
         role, rows = endpoint.role, self.setup.calibration_rows
-        before = self._cpu_s().get(role)
+        before = self.watching.cpu_s().get(role)
         found = calibrate_endpoint(self.session, endpoint, rows, as_small=as_small)
-        used_s = self._cpu_s().get(role)
+        used_s = self.watching.cpu_s().get(role)
         if found.server is None or before is None or used_s is None:
             return found
         answered = sum(
@@ -145,92 +159,52 @@ class Trial:
         a_request_s = (used_s - before) / answered
         return replace(found, server=found.server.model_copy(update={"cpu_s": a_request_s}))
 
-    def _cpu_s(self) -> dict[Role, float]:
-        """Core-seconds that the servers which run here have used so far."""
-        read = {role: used() for role, used in self.setup.cpu_s.items()}
-        return {role: used_s for role, used_s in read.items() if used_s is not None}
-
-    def _router_config(self) -> RouterConfig:
-        assert self.expected is not None
-        choice = self.expected.choice
-        policy = (
-            PolicySettings(name="cascade", threshold=choice.threshold)
-            if choice is not None
-            else PolicySettings(name=self.settings.policy)
-        )
-        return RouterConfig(
-            task=RouterTask.of_task(self.session.task.task),
-            slm=self._upstream(self.calibrations["slm"].endpoint),
-            llm=self._upstream(self.calibrations["llm"].endpoint),
-            policy=policy,
-            high_risk=(HighRiskRule(header=RISK_HEADER),) if self.cascade else (),
-        )
-
-    def _upstream(self, endpoint: Endpoint) -> UpstreamSettings:
-        price = endpoint.price
-        return UpstreamSettings(
-            base_url=endpoint.base_url,
-            model=endpoint.model,
-            api_key_env=endpoint.api_key_env,
-            timeout_s=self.session.timeout_s,
-            price=None if price is None else TokenPrice(
-                input_usd_per_mtok=1e6 * price.usd_per_input_token,
-                output_usd_per_mtok=1e6 * price.usd_per_output_token,
-                usd_per_request=price.usd_per_request,
-            ),
-            extra_body=dict(endpoint.request_extras),
-        )  # fmt: skip
-
     def _measure_router(self, router: RouterProcess) -> None:
         assert self.expected is not None
         rows = self.setup.calibration_rows
         self.session.announce("calibrating the router in front of both")
         send = self.session.send
         send("warm_up_router", router.base_url, "advisor", rows[:20], concurrency=2)
-        before = router.cpu_s
-        arm_alone = "calibration_router"
-        with self._servers_watched(arm_alone):
-            alone = send(arm_alone, router.base_url, "advisor", rows[:ROUTER_ROWS], concurrency=1)
-        after = router.cpu_s
-        count = len(alone.records)
-        cpu_s = None if before is None or after is None else (after - before) / count
-        many = [rows[i % len(rows)] for i in range(2 * ROUTER_ROWS)]
+        arm, rows_alone = "calibration_router", rows[:ROUTER_ROWS]
+        with self.watching.during(arm, router):
+            alone = send(arm, router.base_url, "advisor", rows_alone, concurrency=1)
+        many = [rows[i % len(rows)] for i in range(3 * ROUTER_ROWS)]
         users = ROUTER_USERS
-        arm = f"calibration_router_users_{users}"
-        with self._servers_watched(arm):
-            busy = send(arm, router.base_url, "advisor", many, concurrency=users)
+        arm_of_many = f"calibration_router_users_{users}"
+        with self.watching.during(arm_of_many, router):
+            busy = send(arm_of_many, router.base_url, "advisor", many, concurrency=users)
         answered = [record for record in busy.records if record.status == "completed"]
+        used_s = self.watching.router_s.get(arm)
         self.router = router_cost(
             alone.records,
             small=self.expected.slm.alone,
             large=self.expected.llm.alone,
-            cpu_s=cpu_s,
+            cpu_s=None if used_s is None else used_s / len(alone.records),
             sustainable_per_s=throughput(answered, users=users),
         )
-        company: dict[str, tuple[float, float]] = {
-            role: (self.speed(role, arm_alone) or 1.0, self.speed(role, arm) or 1.0)
-            for role in self.calibrations
-        }
-        self.expected = replace(self.expected, router=self.router, company=company)
+        seen: dict[ArmName, Observed] = {"router": self.watching.seen(alone, arm)}
+        for role, calibration in self.calibrations.items():
+            if calibration.asked is not None and calibration.server is not None:
+                seen[f"{role}_only"] = observed(
+                    calibration.asked,
+                    {role: calibration.server},
+                    router_s=0.0,
+                    speeds={},
+                    large_alone=role == "llm",
+                )
+        self.expected = replace(self.expected, router=self.router, alone=seen)
 
-    def speed(self, role: Role, arm: str) -> float | None:
-        """Engine time a request in an arm over that alone; None where queues share the engine, or
-        where the server does not say."""
-        calibration = self.calibrations[role]
-        alone, then = calibration.server, self.servers.get(arm, {}).get(role)
-        if calibration.service.queue != "fifo" or alone is None or then is None:
-            return None
-        return then.busy_s / alone.busy_s if alone.busy_s and then.busy_s else None
-
-    def _project(self) -> None:
-        """Fix the load, and write down what it is expected to show before any of it is sent."""
-        assert self.expected is not None
+    def _fix_load(self) -> None:
+        """Say what will be sent when."""
         assert self.router is not None
         sustainable = self.router.sustainable_per_s
         rate = self._rate(sustainable)
-        count = self.settings.requests or max(
-            LEAST_REQUESTS, min(DEFAULT_REQUESTS, round(rate * LONGEST_LOAD_S))
+        least_s, most = (
+            (SANDBOX_LOAD_S, MOST_REQUESTS)
+            if self.settings.sandbox
+            else (LONGEST_LOAD_S, DEFAULT_REQUESTS)
         )
+        count = self.settings.requests or max(LEAST_REQUESTS, min(most, round(rate * least_s)))
         self.load = LoadReport(
             requests=count,
             rate_per_s=rate,
@@ -239,13 +213,51 @@ class Trial:
         )
         times = scheduled(self._arrivals(rate), count, seed=self.settings.seed)
         self.scheduled_s = [time for time in times if time is not None]
+
+    def _rehearse(self, router: RouterProcess) -> None:
+        """A short load at each arm's own rate, the router's last: machines have moods."""
+        rows = self.setup.rehearsal_rows
+        if not rows or not self.scheduled_s:
+            return
+        assert self.expected is not None
+        self.session.announce("rehearsing each load for a few seconds, on other rows")
+        seen: dict[ArmName, Observed] = {}
+        for role, calibration in self.calibrations.items():
+            times = beginning(self._alone_times(calibration), ALONE_REHEARSAL_S)
+            arm = f"rehearsal_{role}_only"
+            with self.watching.during(arm):
+                result = self._ask(role, arm, cycled(rows, len(times)), times)
+            seen[f"{role}_only"] = self.watching.seen(result, arm, role=role)
+        seen["router"] = self._rehearse_router(router, beginning(self.scheduled_s, REHEARSAL_S))
+        self.expected = replace(self.expected, rehearsals=seen)
+
+    def _rehearse_router(self, router: RouterProcess, times_s: Sequence[float]) -> Observed:
+        """The calmest of at most `REHEARSALS`; the first that others did not disturb."""
+        found: dict[float, Observed] = {}
+        for attempt in range(1, REHEARSALS + 1):
+            wait_for_calm()
+            arm = f"rehearsal_router_{attempt}"
+            rows = cycled(self.setup.rehearsal_rows, len(times_s))
+            with self.watching.during(arm, router):
+                result = self.session.send(arm, router.base_url, "advisor", rows, times_s=times_s)
+            taken = self.watching.taken.get(arm, 0.0)
+            found[taken] = self.watching.seen(result, arm)
+            if taken <= PERCENT_DISTURBED:
+                break
+            self.session.announce(f"others took {taken:.0f} % of the cores meanwhile")
+        return found[min(found)]
+
+    def _project(self) -> None:
+        """Write down what the load is expected to show before any of it is sent."""
+        assert self.expected is not None
+        assert self.load is not None
         for arm, calibration in (("slm_only", self.expected.slm), ("llm_only", self.expected.llm)):
             sent_s = self._alone_times(calibration)
-            self.projections[arm] = self.expected.alone(calibration, sent_s)
+            self.projections[arm] = self.expected.one_model(calibration, sent_s, arm=arm)
         self.projections["router"] = (
-            self.expected.cascade(self.scheduled_s, share=self.load.share)
+            self.expected.cascade(self.scheduled_s)
             if self.cascade
-            else self.expected.alone(self._only(), self.scheduled_s)
+            else self.expected.one_model(self._only(), self.scheduled_s, arm="router")
         )
         document = {name: one.model_dump(mode="json") for name, one in self.projections.items()}
         load = self.load.model_dump(mode="json")
@@ -253,8 +265,8 @@ class Trial:
             self.session.trial, "projection", {"load": load, "arms": document}
         )
         self.session.announce(
-            f"projection written: {count:,} requests at {rate:.1f}/s "
-            f"({self.load.share:.0%} of the measured {sustainable:.1f}/s), "
+            f"projection written: {self.load.requests:,} requests at {self.load.rate_per_s:.1f}/s "
+            f"({self.load.share:.0%} of the measured {self.load.sustainable_rate_per_s:.1f}/s), "
             f"E2E p95 {self.projections['router'].e2e_p95_ms.value:.1f} ms"
         )
 
@@ -284,7 +296,8 @@ class Trial:
         _, whole = calibration.times(calibration.alone)
         sustainable = calibration.service.sustainable_per_s(float(whole.mean()))
         rate = min(self.load.rate_per_s, MOST_LOAD_ALONE * sustainable)
-        count = max(round(ALONE_SHARE * self.load.requests), 1)
+        lasting = ALONE_SHARE * self.load.requests / self.load.rate_per_s
+        count = max(round(lasting * rate), 1)
         times = scheduled(self._arrivals(rate), count, seed=self.settings.seed + 1)
         return [time for time in times if time is not None]
 
@@ -292,22 +305,28 @@ class Trial:
         """Each model by itself, as the router would ask it."""
         for role in ("slm", "llm"):
             calibration = self.calibrations[role]
-            endpoint = calibration.endpoint
             times = self._alone_times(calibration)
-            self.session.announce(f"{endpoint.model} alone: {len(times):,} requests")
-            with self._servers_watched(f"{role}_only"):
-                self.session.send(
-                    f"{role}_only",
-                    endpoint.base_url,
-                    endpoint.model,
-                    self._test_rows(len(times)),
-                    times_s=times,
-                    stream=role == "llm",
-                    logprobs=role == "slm",
-                    api_key_env=endpoint.api_key_env,
-                    price=endpoint.price,
-                    extras=endpoint.request_extras,
-                )
+            self.session.announce(f"{calibration.endpoint.model} alone: {len(times):,} requests")
+            with self.watching.during(f"{role}_only"):
+                self._ask(role, f"{role}_only", self._test_rows(len(times)), times)
+
+    def _ask(
+        self, role: Role, arm: ArmName, rows: Sequence[TrialRow], times_s: Sequence[float]
+    ) -> ArmResult:
+        """Send rows to one endpoint, as the router would."""
+        endpoint = self.calibrations[role].endpoint
+        return self.session.send(
+            arm,
+            endpoint.base_url,
+            endpoint.model,
+            rows,
+            times_s=times_s,
+            stream=role == "llm",
+            logprobs=role == "slm",
+            api_key_env=endpoint.api_key_env,
+            price=endpoint.price,
+            extras=endpoint.request_extras,
+        )
 
     def _load_router(self, router: RouterProcess) -> None:
         assert self.load is not None
@@ -318,9 +337,8 @@ class Trial:
         if self.settings.early_stop:
             labelled = any(row.expected is not None for row in self.setup.test_rows)
             early = EarlyStop.of_task(self.session.task, labelled=labelled, cascade=self.cascade)
-        before = router.cpu_s
         try:
-            with self._servers_watched("router"):
+            with self.watching.during("router", router):
                 result = self.session.send(
                     "router",
                     router.base_url,
@@ -331,36 +349,19 @@ class Trial:
                 )
             self.ended_early = result.stopped == CERTAIN
         finally:
-            after, done = router.cpu_s, self._answered("router")
-            if before is not None and after is not None and done:
-                self.router_hold_s = (after - before) / done
-
-    @contextmanager
-    def _servers_watched(self, arm: str) -> Iterator[None]:
-        """Read the endpoints' own figures before and after an arm, however it ends."""
-        urls = {role: one.endpoint.metrics_url for role, one in self.calibrations.items()}
-        pages, used_s = {role: read_page(url) for role, url in urls.items()}, self._cpu_s()
-        try:
-            yield
-        finally:
-            after_s = self._cpu_s()
-            self.servers[arm] = {}
-            for role, url in urls.items():
-                one = figures_between(pages[role], read_page(url))
-                if one is None:
-                    continue
-                if role in used_s and role in after_s:
-                    a_request_s = (after_s[role] - used_s[role]) / one.requests
-                    one = one.model_copy(update={"cpu_s": a_request_s})
-                self.servers[arm][role] = one
+            if self.setup.cpu_s:
+                taken = self.watching.taken.get("router")
+                self.load = self.load.model_copy(update={"others_took": taken})
+            used_s, done = self.watching.router_s.get("router"), self._answered("router")
+            if used_s is not None and done:
+                self.router_hold_s = used_s / done
 
     def _answered(self, arm: str) -> int:
         records = self.session.store.requests(self.session.trial, arm)
         return sum(record.status == "completed" for record in records)
 
     def _test_rows(self, count: int) -> list[TrialRow]:
-        rows = self.setup.test_rows
-        return [rows[i % len(rows)] for i in range(count)]
+        return cycled(self.setup.test_rows, count)
 
     def _try_unseen_wording(self) -> None:
         """Accuracy on rows whose wording the sandbox's models never saw, beside the others."""

@@ -9,7 +9,6 @@ row that is tried later.
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
@@ -27,7 +26,6 @@ from advisor.trial.records import RequestRecord
 from advisor.trial.server_metrics import ServerFigures, figures_between, read_page
 from advisor.trial.service import MeasuredService
 from advisor.trial.session import Session
-from advisor.trial.shared_cores import Machine, measured_pace
 
 FloatArray = NDArray[np.float64]
 
@@ -53,17 +51,6 @@ MOST_FAILED = 0.05
 """Share of calibration requests that may fail; more is no endpoint to project from."""
 
 
-@dataclass(frozen=True)
-class Here:
-    """What asking an endpoint of this machine takes of the machine itself."""
-
-    client_s: float
-    """Core time of the load sender a request."""
-    records_s: float
-    """Core time of this process a request: judging and recording the answers."""
-    machine: Machine
-
-
 @dataclass(frozen=True, eq=False)
 class EndpointCalibration:
     """One endpoint, measured."""
@@ -75,8 +62,14 @@ class EndpointCalibration:
     speed_log_sd: float
     server: ServerFigures | None
     """The server's own figures over the requests sent one at a time."""
-    here: Here | None = None
-    """Of a server on this machine that serves one at a time and says what it uses of a core."""
+    asked: ArmResult | None = None
+    """The arm that sent them."""
+
+    @property
+    def here(self) -> bool:
+        """Whether this machine serves it, one request at a time."""
+        is_local = urlsplit(self.endpoint.base_url).hostname in LOOPBACK
+        return is_local and self.endpoint.queue == "fifo"
 
     @property
     def price(self) -> Price | None:
@@ -130,14 +123,11 @@ def calibrate_endpoint(
     """
     role = endpoint.role
     ask = _Asking(session, endpoint, as_small=as_small)
-    used = [_Used.now()]
     if len(rows) > 2 * WARM_UP:
         ask(f"warm_up_{role}", rows[:WARM_UP], users=2)
-        used.append(_Used.now())
     before = read_page(endpoint.metrics_url)
     result = ask(f"calibration_{role}", rows, users=1)
     server = figures_between(before, read_page(endpoint.metrics_url))
-    used.append(_Used.now())
     alone = _answered(result, endpoint)
     mean_s = float(np.mean([record.e2e_s for record in alone if record.e2e_s is not None]))
     many = USERS_FIFO if endpoint.queue == "fifo" else USERS_SHARING
@@ -154,48 +144,7 @@ def calibrate_endpoint(
         service = MeasuredService.one_at_a_time(min(share, 1.0))
     else:
         service = MeasuredService("sharing", 1.0, np.array(users), np.maximum(slowdown, 1.0))
-    here = _here(endpoint, server, used, count=len(rows))
-    return EndpointCalibration(endpoint, alone, service, _steadiness(alone), server, here)
-
-
-def _here(
-    endpoint: Endpoint, server: ServerFigures | None, used: Sequence[_Used | None], *, count: int
-) -> Here | None:
-    """What asking takes of this machine; None where the endpoint does not share it.
-
-    Args:
-        used: before the warm-up, after it, and after `count` requests one at a time. A sender's
-            start costs as much as hundreds of requests: the warm-up, with another start and few
-            requests, is taken off.
-    """
-    is_here = urlsplit(endpoint.base_url).hostname in LOOPBACK and endpoint.queue == "fifo"
-    known = [one for one in used if one is not None]
-    if not is_here or server is None or server.cpu_s is None or len(known) < 3:
-        return None
-    warm_up, whole = known[1] - known[0], known[2] - known[1]
-    client_s = max(whole.sender_s - warm_up.sender_s, 0.0) / (count - WARM_UP)
-    return Here(client_s, whole.own_s / count, measured_pace())
-
-
-@dataclass(frozen=True)
-class _Used:
-    """Core-seconds used until now by this process and by the senders that it ran."""
-
-    own_s: float
-    sender_s: float
-
-    @classmethod
-    def now(cls) -> _Used | None:
-        """None where the system does not say (Windows)."""
-        try:
-            import resource
-        except ImportError:
-            return None
-        ended = resource.getrusage(resource.RUSAGE_CHILDREN)
-        return cls(time.process_time(), ended.ru_utime + ended.ru_stime)
-
-    def __sub__(self, other: _Used) -> _Used:
-        return _Used(self.own_s - other.own_s, self.sender_s - other.sender_s)
+    return EndpointCalibration(endpoint, alone, service, _steadiness(alone), server, result)
 
 
 @dataclass

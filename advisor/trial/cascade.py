@@ -85,9 +85,9 @@ class Pieces:
     """1-sd of ln(speed now / speed at calibration): how steady the machine was."""
     stalls: Stalls = field(default_factory=Stalls.none)
     cores: SharedCores | None = None
-    """Where all of it runs on this machine; None: nothing slows down anything else. Then
-    `router_hold_s` is all of the router's core time, and a delay may be negative: work that is done
-    after the answer."""
+    """Where all of it runs on this machine; None: nothing slows down anything else. Then the rows'
+    times are core-seconds of the engines, `router_hold_s` those of the router, and what passes
+    without work is in `cores`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,29 +152,6 @@ def play(pieces: Pieces, sent_s: FloatArray, *, runs: int, seed: int) -> Played:
         escalated=escalated,
         direct=direct,
     )
-
-
-def play_alone(
-    service: MeasuredService,
-    first_s: FloatArray,
-    whole_s: FloatArray,
-    tokens: IntArray,
-    sent_s: FloatArray,
-    *,
-    runs: int,
-    seed: int,
-    speed_log_sd: float = 0.0,
-) -> Played:
-    """Play one endpoint without a router: every request to it; times alone of shape (m,)."""
-    rng = np.random.default_rng(seed)
-    index = draw_rows(rng, len(whole_s), runs, len(sent_s))
-    speed = np.exp(speed_log_sd * rng.standard_normal((runs, 1)))
-    arrive = np.broadcast_to(sent_s, index.shape)
-    end = service.serve(arrive, whole_s[index] * speed) - sent_s
-    decode = (whole_s - first_s)[index] * speed
-    nothing = np.zeros(index.shape, dtype=np.bool_)
-    gaps = np.maximum(tokens[index] - 1, 1)
-    return Played(end - decode, end, decode / gaps, nothing, ~nothing)
 
 
 @dataclass(frozen=True, eq=False)

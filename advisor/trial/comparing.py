@@ -93,14 +93,10 @@ class UnderLoad:
 
 
 def attributions(
-    expected: Expectation, scheduled_s: Sequence[float], seen: UnderLoad, *, share: float
+    expected: Expectation, scheduled_s: Sequence[float], seen: UnderLoad
 ) -> tuple[Attribution, ...]:
-    """The projected p95 again, with each measured piece swapped in by itself, then with all.
-
-    Args:
-        share: of the capacity, at which the projection was made.
-    """
-    pieces = expected.pieces(share)
+    """The projected p95 again, with each measured piece swapped in by itself, then with all."""
+    pieces = expected.pieces
     base = _p95_ms(pieces, scheduled_s, expected.seed)
 
     def attribution(
@@ -115,7 +111,7 @@ def attributions(
         )
 
     found, together = [], pieces
-    for swap in _swaps(expected, pieces, seen, share):
+    for swap in _swaps(expected, pieces, seen):
         value = _p95_ms(swap.pieces(pieces), scheduled_s, expected.seed)
         together = swap.pieces(together)
         found.append(attribution(swap.piece, swap.projected_as, swap.measured_as, value))
@@ -162,9 +158,9 @@ class _Swap:
         return replace(pieces, rows=changed, router_hold_s=hold_s)
 
 
-def _swaps(expected: Expectation, pieces: Pieces, seen: UnderLoad, share: float) -> Iterator[_Swap]:
+def _swaps(expected: Expectation, pieces: Pieces, seen: UnderLoad) -> Iterator[_Swap]:
     if seen.small_speed is not None:
-        as_projected = expected.speed("slm", share)
+        as_projected = expected.speed("slm")
         yield _Swap(
             "speed of the small model's engine",
             f"{as_projected:.2f} times that of its calibration",
@@ -172,7 +168,7 @@ def _swaps(expected: Expectation, pieces: Pieces, seen: UnderLoad, share: float)
             small=seen.small_speed / as_projected,
         )
     if seen.large_speed is not None:
-        as_projected = expected.speed("llm", share)
+        as_projected = expected.speed("llm")
         yield _Swap(
             "speed of the large model's engine",
             f"{as_projected:.2f} times that of its calibration",

@@ -181,3 +181,8 @@ def _expected_findings(labelled: list[TrialRow], task: TaskProfile) -> Iterator[
                 f"({report.failures[0].detail})",
             )
             return
+
+
+def cycled(rows: Sequence[TrialRow], count: int) -> list[TrialRow]:
+    """So many rows, from the first again after the last."""
+    return [rows[place % len(rows)] for place in range(count)]

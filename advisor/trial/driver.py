@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -46,6 +47,15 @@ Watch = Callable[[Sequence[RequestRecord]], str | None]
 
 
 @dataclass(frozen=True)
+class Used:
+    """Core-seconds that a load took besides those of what it was sent to."""
+
+    sender_s: float
+    own_s: float
+    """Of this process: judging and recording the answers."""
+
+
+@dataclass(frozen=True)
 class ArmResult:
     """An arm that was sent."""
 
@@ -55,6 +65,8 @@ class ArmResult:
     """Why before its end; None: it was sent whole."""
     died: bool = False
     """Whether the sender's process ended before it should."""
+    used: Used | None = None
+    """None: the sender did not come to say."""
 
 
 def run_arm(
@@ -94,11 +106,16 @@ def run_arm(
     by_number = {record.number: record for record in planned_records}
     stopped: str | None = None
     ended_by = "the sender ended before this request did"
+    own_before_s, sender_s = time.process_time(), None
     with _Process(plan, keys or {}) as sender:
         for reports in sender.reports():
             written = []
             for report in reports:
+                if "used_s" in report:
+                    sender_s = float(report["used_s"])
+                    continue
                 if "began_epoch_s" in report:
+                    own_before_s = time.process_time()
                     store.begin_arm(trial, arm, report["began_epoch_s"] - shift_s)
                     continue
                 record = judge(_outcome(by_number[report["number"]], report, shift_s))
@@ -111,8 +128,11 @@ def run_arm(
                     sender.stop()
         if sender.died is not None:
             ended_by = stopped = sender.died
+        own_s = time.process_time() - own_before_s
     store.close_arm(trial, arm, ended_by)
-    return ArmResult(store.requests(trial, arm), stopped, died=sender.died is not None)
+    used = Used(sender_s, own_s) if sender_s is not None else None
+    died = sender.died is not None
+    return ArmResult(store.requests(trial, arm), stopped, died=died, used=used)
 
 
 def _outcome(record: RequestRecord, report: dict[str, Any], shift_s: float) -> Outcome:

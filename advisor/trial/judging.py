@@ -71,9 +71,16 @@ class Judging:
             self._metric = METRICS[task.quality.metric]
 
     def __call__(self, outcome: Outcome, *, price: Price | None = None) -> RequestRecord:
-        """The record with gate, correctness, confidence and cost filled in."""
+        """The record with gate, correctness, confidence and cost filled in.
+
+        What was tried and got no answer is not right, where anything was expected.
+        """
         record = outcome.record
-        if record.answer is None or record.status != "completed":
+        if record.status in ("failed", "timed_out") or record.answer is None:
+            tried = record.status in ("completed", "failed", "timed_out")
+            labelled = self._rows[record.row_id].expected is not None
+            return replace(record, correct=0.0) if tried and labelled else record
+        if record.status != "completed":
             return record
         report = self._gates.check(record.answer)
         confidence = record.confidence

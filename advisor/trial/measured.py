@@ -23,6 +23,9 @@ LEAST_IN_BATCH = 10
 ESCALATING = ("low_confidence", "no_confidence", "gate_", "slm_", "hedge", "refusal")
 """Reasons, or their beginnings, with which the router hands an answer up."""
 
+TRIED = ("completed", "failed", "timed_out")
+"""How requests end that the endpoint had its chance to answer."""
+
 
 class Measured(Record):
     """A measured figure with its 90 % interval."""
@@ -153,20 +156,17 @@ def escalation_of(answered: Sequence[RequestRecord]) -> Measured | None:
 
 
 def quality_of(records: Sequence[RequestRecord]) -> tuple[Measured | None, int]:
-    """Mean score and how many labelled requests it is over.
+    """Mean score and how many labelled requests it is over; None: no labelled one was tried.
 
     A row asked again proves nothing more: the first time counts. What failed or timed out is not
-    right; what was cancelled was not tried.
+    right (`advisor.trial.judging`); what was cancelled was not tried.
     """
-    labelled = any(record.correct is not None for record in records)
-    if not labelled:
-        return None, 0
     first: dict[str, float] = {}
     for record in records:
-        if record.status == "completed" and record.correct is not None:
+        if record.correct is not None and record.status in TRIED:
             first.setdefault(record.row_id, record.correct)
-        elif record.status in ("failed", "timed_out"):
-            first.setdefault(record.row_id, 0.0)
+    if not first:
+        return None, 0
     return proportion(sum(first.values()), len(first)), len(first)
 
 

@@ -59,6 +59,9 @@ class LoadReport(Record):
     """What the whole was measured to take, closed loop."""
     share: float
     """The one over the other."""
+    others_took: float | None = None
+    """Percent of this machine's cores that other processes and its host took during the router's
+    load, where all of the trial runs here; None: not known."""
 
 
 class Comparison(Record):

@@ -14,12 +14,13 @@ from advisor.trial.comparing import (
     comparisons,
     mean_output_tokens,
 )
+from advisor.trial.disturbance import PERCENT_DISTURBED
 from advisor.trial.measured import ArmMeasurement, Measured, measure, why_invalid
 from advisor.trial.records import ARMS, RequestRecord, TrialState
 from advisor.trial.report import Advice, Attribution, SplitQuality, TrialReport
 from advisor.trial.setup import core_s
 from advisor.trial.traces import TracedFigures, traced
-from advisor.trial.verdict import RequirementVerdict, verdicts
+from advisor.trial.verdict import RequirementVerdict, summary_of, verdicts
 
 
 class Reporting:
@@ -48,7 +49,7 @@ class Reporting:
             note=note,
             valid=not invalid,
             invalid_because=invalid,
-            summary=_summary(judged, invalid),
+            summary=summary_of(judged, invalid=invalid, disturbed=self._disturbed()),
             settings=self.run.settings,
             endpoints=self.run.setup.notes,
             calibration={role: report_of(one) for role, one in self.run.calibrations.items()},
@@ -65,7 +66,7 @@ class Reporting:
             advice=after,
             what_changed=_what_changed(before, after),
             splits=(*self._held_out(measurements), *self.run.splits),
-            servers=self.run.servers.get("router", {}),
+            servers=self.run.watching.servers.get("router", {}),
             traces=self._traces(records, began),
             cost_basis=self.run.setup.cost_basis,
             wall_s=wall_s,
@@ -105,7 +106,7 @@ class Reporting:
         make that architecture look dear.
         """
         rate, cost = self.run.setup.usd_per_core_hour, measurement.cost_usd_per_request
-        asked = self.run.servers.get(measurement.arm, {})
+        asked = self.run.watching.servers.get(measurement.arm, {})
         used_s = sum(figures.requests * self._core_s(role) for role, figures in asked.items())
         if rate is None or cost is None or not cost.value or not used_s:
             return measurement
@@ -127,7 +128,7 @@ class Reporting:
         found = [
             (figures.requests, core_s(endpoint, figures) or 0.0)
             for arm in ARMS
-            if (figures := self.run.servers.get(arm, {}).get(role)) is not None
+            if (figures := self.run.watching.servers.get(arm, {}).get(role)) is not None
         ]
         requests = sum(count for count, _ in found)
         return sum(count * used_s for count, used_s in found) / requests if requests else 0.0
@@ -146,16 +147,26 @@ class Reporting:
         sent = [record.sent_s for record in records if record.sent_s is not None]
         rate = measurement.escalation_rate
         seen = UnderLoad(
-            small_speed=self.run.speed("slm", "router"),
-            large_speed=self.run.speed("llm", "router"),
+            small_speed=self._engine_speed("slm"),
+            large_speed=self._engine_speed("llm"),
             router_hold_s=self.run.router_hold_s,
             sent_s=sent,
             escalation_rate=rate.value if rate else None,
             output_tokens=mean_output_tokens(records),
         )
-        assert self.run.load is not None
-        share = self.run.load.share
-        return attributions(self.run.expected, self.run.scheduled_s, seen, share=share)
+        return attributions(self.run.expected, self.run.scheduled_s, seen)
+
+    def _disturbed(self) -> str:
+        """In a line, what others took of the cores; empty where it is little, or not known."""
+        taken = self.run.load.others_took if self.run.load else None
+        if taken is None or taken <= PERCENT_DISTURBED:
+            return ""
+        return f"other work on this machine took {taken:.0f} % of its cores during the load"
+
+    def _engine_speed(self, role: Role) -> float | None:
+        """None where a server works on several requests at once."""
+        alone = self.run.calibrations[role].service.queue == "fifo"
+        return self.run.watching.speed(role, "router") if alone else None
 
     def _advice(
         self, measurements: dict[str, ArmMeasurement]
@@ -180,15 +191,6 @@ class Reporting:
         return (
             SplitQuality(split=split, rows=rows, slm=small.quality.value, llm=large.quality.value),
         )
-
-
-def _summary(judged: Sequence[RequirementVerdict], invalid: str) -> str:
-    states = [verdict.state for verdict in judged]
-    if not judged or all(verdict.measured is None for verdict in judged):
-        return "nothing was measured"
-    parts = [f"{states.count(state)} {state}" for state in ("held", "failed", "undecided")]
-    text = "requirements: " + ", ".join(parts)
-    return f"{text}; invalid: {invalid}" if invalid else text
 
 
 def _what_changed(before: Advice | None, after: Advice | None) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from advisor.errors import InputError
@@ -83,3 +85,8 @@ def named_arrivals(name: str, task: TaskProfile) -> Arrivals:
         case "day":
             return compressed_day(task, lasts_s=PATTERN_S)
     raise InputError(f"arrivals = {name}: poisson, constant, gamma, ramp or day is expected")
+
+
+def beginning(times_s: Sequence[float], lasts_s: float) -> list[float]:
+    """The first so many seconds of a schedule, at least its first request."""
+    return [time_s for time_s in times_s if time_s <= lasts_s] or list(times_s[:1])

@@ -5,7 +5,8 @@
 reads a plan (`advisor.trial.plan`), sends each request at its time whatever became of the others
 (an open loop), or as answers come (a closed one), and writes one JSON line on stdout for each
 request as it ends: the fields of a `RequestRecord`. Both the scheduled and the true time of sending
-are in it, so that the sender's own lateness is on record. The first line says when second 0 was.
+are in it, so that the sender's own lateness is on record. The first line says when second 0 was,
+and when the load is over a line says how many core-seconds it took of this process.
 It stops when a line, or the end of the file, comes on stdin; then every request that has not ended
 is reported as cancelled.
 """
@@ -96,6 +97,7 @@ class Sender:
             gc.collect()
             gc.freeze()
             gc.disable()
+            used_s = time.process_time()
             load = asyncio.create_task(self._load(session))
             stopped = asyncio.create_task(self.stop.wait())
             await asyncio.wait((load, stopped), return_when=asyncio.FIRST_COMPLETED)
@@ -103,6 +105,7 @@ class Sender:
             stopped.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await load
+            self.lines.put({"used_s": time.process_time() - used_s})
         for request in plan.requests:
             if request.number not in self.ended:
                 self.report(request, status="cancelled", error="stopped before it was sent")

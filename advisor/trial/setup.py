@@ -30,9 +30,10 @@ SANDBOX_CALIBRATION_ROWS: Mapping[EngineName, int] = {"ctranslate2": 600, "vllm"
 
 SANDBOX_TEST_ROWS = 4000
 SANDBOX_UNSEEN_ROWS = 200
-SANDBOX_SEEDS = (41_000, 42_000, 43_000)
-"""Of the calibration rows, the rows tried and the unseen wording, plus the trial's own seed: apart
-from those of the models' card."""
+SANDBOX_REHEARSAL_ROWS = 1000
+SANDBOX_SEEDS = (41_000, 42_000, 43_000, 44_000)
+"""Of the calibration rows, the rows tried, the unseen wording and the rehearsals, plus the trial's
+own seed: apart from those of the models' card."""
 
 CALIBRATION_SHARE = 0.4
 MOST_CALIBRATION_ROWS = 400
@@ -55,11 +56,18 @@ class Setup:
     """Where the money is the servers' core-seconds."""
     cpu_s: Mapping[Role, Callable[[], float | None]] = field(default_factory=dict)
     """Core-seconds that each server has used so far; of servers that run here."""
+    rehearsal_rows: tuple[TrialRow, ...] = ()
+    """Empty: nothing is rehearsed, since what it would cost is not for the trial to spend."""
 
     @property
     def rows(self) -> Mapping[str, TrialRow]:
         """Every row by its id."""
-        everything = (*self.calibration_rows, *self.test_rows, *self.unseen_rows)
+        everything = (
+            *self.calibration_rows,
+            *self.test_rows,
+            *self.unseen_rows,
+            *self.rehearsal_rows,
+        )
         return {row.id: row for row in everything}
 
     @property
@@ -89,7 +97,7 @@ def sandbox_setup(
         for server in (small, large):
             server.wait()
         slm, llm = _endpoint("slm", small), _endpoint("llm", large)
-        first, second, third = (start_at + seed for start_at in SANDBOX_SEEDS)
+        first, second, third, fourth = (start_at + seed for start_at in SANDBOX_SEEDS)
         yield Setup(
             slm=slm,
             llm=llm,
@@ -111,6 +119,7 @@ def sandbox_setup(
                 f"${USD_PER_CORE_HOUR:g} per core-hour (assumed)"
             ),
             usd_per_core_hour=USD_PER_CORE_HOUR,
+            rehearsal_rows=_rows(sandbox_rows("held_out", SANDBOX_REHEARSAL_ROWS, fourth)),
             cpu_s={"slm": lambda: small.cpu_s, "llm": lambda: large.cpu_s},
         )
 

@@ -1,22 +1,20 @@
-"""Everything of a trial on one machine: its processes are queues that share the cores.
+"""Everything of a trial on one machine: its threads are queues that share the cores.
 
-A sandbox's router, its two servers, the load sender and the process that writes the records down
-are each served by one thread: single-server queues, first come, first served, through which every
-request passes in order. What works at the same moment shares the machine: with k of them at work
-each goes on at pace(k) times the speed it has alone, as measured with k processes at once
-(`measured_pace`), so two hyperthreads, a core quota and a busy host are all in it. The works are
-core-seconds. That is a network of queues under processor sharing (Kleinrock 1976, vol. 2, §4.4),
-played event by event because a burst slows down everything in it at once: that is where the tail
-comes from.
+A sandbox's router, the load sender and the process that writes the records down each serve with one
+thread; a server with two, one that speaks HTTP and one that runs the engine. Each thread is a
+single-server queue, first come, first served, and a request passes through them in order. What
+works at the same moment shares the machine: of k threads at work on c cores each goes on at
+η·min(1, c/k) times the speed it has alone (η = 1 for k = 1). The works are core-seconds as they
+were counted under load, so what hyperthreads and cold caches take from each other is in them; η is
+what the system's placing and waking of threads loses beyond, found from a rehearsal
+(`advisor.trial.rehearsal`). That is a network of queues under processor sharing (Kleinrock 1976,
+vol. 2, §4.4), played event by event because a burst slows down everything in it at once: that is
+where the tail comes from.
 """
 
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
-import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,53 +22,36 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from advisor.errors import InputError
-
 FloatArray = NDArray[np.float64]
 
-CLIENT, ROUTER, SMALL, LARGE, RECORDS = range(5)
-"""The queues: the load sender, the router, both servers, and what writes the records."""
+CLIENT, ROUTER, SMALL_HTTP, SMALL, LARGE_HTTP, LARGE, RECORDS = range(7)
+"""The queues: the load sender, the router, each server's HTTP and its engine, and what writes the
+records."""
 
-QUEUES = 5
-STAGES = (CLIENT, ROUTER, SMALL, ROUTER, LARGE, ROUTER, CLIENT, RECORDS)
+QUEUES = 7
+STAGES = (
+    CLIENT, ROUTER, SMALL_HTTP, SMALL, SMALL_HTTP, ROUTER, LARGE_HTTP, LARGE, LARGE_HTTP, ROUTER,
+    CLIENT, RECORDS,
+)  # fmt: skip
 """Which queue each stage of a request waits in; a stage without work is passed over."""
 
-ASK_SMALL, ASK_LARGE, ANSWERED = 2, 4, 6
-"""Stages: at the small model, at the large one, and the one that ends with the answer."""
-
-WINDOW_S = 0.06
-WINDOWS = 8
-"""Windows in which each number of processes counts, in turn."""
-
-START_S = 0.3
-"""Before the first window, for the processes to start."""
-
-_COUNT = """
-import sys, time
-begin, window, own, most, rounds = (float(one) for one in sys.argv[1:])
-turns = [0] * int(most)
-for place in range(int(most * rounds)):
-    level = place % int(most)
-    if level < own: continue
-    start = begin + place * window
-    time.sleep(max(start - time.monotonic(), 0))
-    while time.monotonic() < start + window:
-        for _ in range(100): turns[level] += 1
-print(*turns)
-"""
+ASK_SMALL, ASK_LARGE, ANSWERED = 3, 7, 10
+"""Stages: at the small engine, at the large one, and the one that ends with the answer."""
 
 
 @dataclass(frozen=True)
 class Machine:
-    """How processes that work at once slow each other down."""
+    """How threads that work at once slow each other down."""
 
     pace: tuple[float, ...]
     """Entry k − 1: speed of each of k at work, over the speed of one alone; `QUEUES` entries."""
 
-    @property
-    def total(self) -> float:
-        """Work a second, in core-seconds of one alone, with every queue at work."""
-        return len(self.pace) * self.pace[-1]
+    @classmethod
+    def of_cores(cls, cores: int, efficiency: float) -> Machine:
+        """A machine of so many cores that loses 1 − efficiency of what it has wherever two or more
+        are at work."""
+        among = (min(1.0, cores / count) for count in range(2, QUEUES + 1))
+        return cls((1.0, *(efficiency * share for share in among)))
 
 
 @dataclass(frozen=True)
@@ -82,10 +63,14 @@ class SharedCores:
     """Core time of the load sender a request; half before it is sent, half when it is answered."""
     records_s: float
     """Core time a request of the process that judges and records the answers."""
-    small_besides_s: float
-    """Of the time at the small endpoint alone, what is not its server's core time: the sender's
-    work and waking up. Negative: some of the server's work comes after the answer."""
-    large_besides_s: float
+    small_http_s: float
+    """Core time of the small model's server besides its engine's; half before, half after it."""
+    large_http_s: float
+    rest_s: float = 0.0
+    """What an answer takes besides all works: waking up. Negative: some work comes after it, or at
+    the same time as other work on it."""
+    rest_up_s: float = 0.0
+    """The same, once more, of what the large model is asked."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -184,54 +169,6 @@ def _events(
 
 
 _play: Any = numba.njit(nogil=True, cache=True)(_events)
-
-
-def measured_pace(queues: int = QUEUES) -> Machine:
-    """Measure the machine as it is now: 1, 2, … processes count as fast as they can, in turn.
-
-    Takes a second or so. As many processes as there are cores, or more, get together what so many
-    get.
-
-    Raises:
-        InputError: processes cannot be started here.
-    """
-    most = min(queues, available_cores())
-    begin_s = time.monotonic() + START_S
-    running = []
-    try:
-        for own in range(most):
-            values = (begin_s, WINDOW_S, own, most, WINDOWS)
-            command = [sys.executable, "-ISc", _COUNT, *(repr(value) for value in values)]
-            running.append(
-                subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
-            )
-        turns = [[int(word) for word in one.communicate()[0].split()] for one in running]
-    except OSError as error:
-        raise InputError(f"the machine's pace cannot be measured: {error.strerror}") from None
-    finally:
-        for one in running:
-            one.kill()
-            one.wait()
-    return machine_of(turns, queues)
-
-
-def machine_of(turns: Sequence[Sequence[int]], queues: int = QUEUES) -> Machine:
-    """The machine on which m processes made `turns[process][level]` turns: at level k − 1 the first
-    k of them were at work.
-
-    Raises:
-        InputError: a process did nothing.
-    """
-    made = np.array(turns, dtype=float)
-    if made.shape != (len(turns), len(turns)) or made[0, 0] <= 0:
-        raise InputError("the machine's pace cannot be measured: a process did not count")
-    pace = [1.0]
-    for count in range(2, queues + 1):
-        known = min(count, len(turns))
-        share = float(made[:known, known - 1].sum() / made[0, 0]) / count
-        # More processes never make each of them faster; what says so is noise.
-        pace.append(min(share, pace[-1]))
-    return Machine(tuple(pace))
 
 
 def available_cores() -> int:

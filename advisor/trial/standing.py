@@ -18,7 +18,7 @@ from advisor.trial.projection import LoadProjection
 from advisor.trial.records import ARMS
 from advisor.trial.report import LoadReport, TrialReport, TrialSettings
 from advisor.trial.store import TrialStore
-from advisor.trial.verdict import verdicts
+from advisor.trial.verdict import summary_of, verdicts
 
 
 def task_of(store: TrialStore, trial: str) -> TaskProfile:
@@ -54,8 +54,6 @@ def judge_as_it_stands(store: TrialStore, trial: str) -> TrialReport:
     judged = verdicts(task, store.requests(trial, "router"), cost=cost, cascade=cascade)
     invalid = why_invalid(measurements)
     began = {arm.name: arm.began_epoch_s for arm in summary.arms}
-    states = [verdict.state for verdict in judged]
-    counted = ", ".join(f"{states.count(s)} {s}" for s in ("held", "failed", "undecided"))
     report = TrialReport(
         trial=trial,
         task=task.name,
@@ -63,7 +61,7 @@ def judge_as_it_stands(store: TrialStore, trial: str) -> TrialReport:
         note=summary.note,
         valid=not invalid,
         invalid_because=invalid,
-        summary=f"requirements: {counted}" if router else "nothing was measured",
+        summary=summary_of(judged, invalid=invalid),
         settings=settings,
         endpoints=(),
         calibration={},

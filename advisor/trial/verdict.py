@@ -20,6 +20,7 @@ from advisor.quality.bounds import lower_bound, rows_to_certify, upper_bound
 from advisor.records import Record
 from advisor.task import TaskProfile
 from advisor.trial.measured import (
+    TRIED,
     Measured,
     asked_small,
     effective_count,
@@ -80,7 +81,13 @@ def _each(
         yield escalation_verdict(task.constraints.max_escalation_rate, records, confidence)
     budget = task.constraints.budget_usd_per_month
     if budget is not None:
-        yield cost_verdict(budget, cost, requests_per_month=task.traffic.requests_per_month)
+        answered = any(record.status == "completed" for record in records)
+        yield cost_verdict(
+            budget,
+            cost,
+            requests_per_month=task.traffic.requests_per_month,
+            why_unknown="no price is known" if answered else "nothing was answered",
+        )
 
 
 def quality_verdict(task: TaskProfile, records: Sequence[RequestRecord]) -> RequirementVerdict:
@@ -89,7 +96,9 @@ def quality_verdict(task: TaskProfile, records: Sequence[RequestRecord]) -> Requ
     measured, rows = quality_of(records)
     words = f"{task.quality.metric.replace('_', ' ')} of at least {target:.1%}"
     if measured is None:
-        return _unmeasured(words, "quality", target, "no row says what is expected")
+        tried = any(record.status in TRIED for record in records)
+        why = "no row says what is expected" if tried else "nothing was tried"
+        return _unmeasured(words, "quality", target, why)
     right = measured.value * rows
     state, more = _decide(rows - right, rows, allowed=1 - target, confidence=confidence)
     return RequirementVerdict(
@@ -112,7 +121,7 @@ def latency_verdict(
         "e2e_p95_ms": lambda record: record.e2e_s,
         "tpot_p95_ms": lambda record: record.tpot_s,
     }[name]
-    tried = [record for record in records if record.status in ("completed", "failed", "timed_out")]
+    tried = [record for record in records if record.status in TRIED]
     # An answer of one token has no time between tokens and cannot exceed one.
     beyond = np.array(
         [
@@ -124,7 +133,7 @@ def latency_verdict(
     words = f"{name.split('_')[0].upper()} p95 of at most {bound_ms:g} ms"
     measured = p95_of([value(record) for record in tried])
     if not len(beyond):
-        return _unmeasured(words, name, bound_ms, "nothing was answered")
+        return _unmeasured(words, name, bound_ms, "nothing was tried")
     worth = effective_count(beyond)
     effect = len(beyond) / worth
     state, more = _decide(
@@ -173,12 +182,20 @@ def escalation_verdict(
 
 
 def cost_verdict(
-    budget_usd: float, cost: Measured | None, *, requests_per_month: float
+    budget_usd: float,
+    cost: Measured | None,
+    *,
+    requests_per_month: float,
+    why_unknown: str = "no price is known",
 ) -> RequirementVerdict:
-    """A month of the task's traffic within its budget, at what a request was measured to cost."""
+    """A month of the task's traffic within its budget, at what a request was measured to cost.
+
+    Args:
+        why_unknown: said where the cost is None.
+    """
     words = f"at most ${budget_usd:,.0f} a month"
     if cost is None:
-        return _unmeasured(words, "cost_usd_per_month", budget_usd, "no price is known")
+        return _unmeasured(words, "cost_usd_per_month", budget_usd, why_unknown)
     month = Measured(
         value=cost.value * requests_per_month,
         low=cost.low * requests_per_month,
@@ -197,6 +214,23 @@ def cost_verdict(
         measured=month,
         basis=f"{requests_per_month:,.0f} requests a month at the measured cost of one",
     )
+
+
+def summary_of(
+    judged: Sequence[RequirementVerdict], *, invalid: str = "", disturbed: str = ""
+) -> str:
+    """How many requirements were held, failed or left open, in a line.
+
+    Args:
+        invalid: why the latencies do not count; empty where they do.
+        disturbed: what else moved them; empty where nothing is known to have.
+    """
+    if all(verdict.measured is None and verdict.state == "undecided" for verdict in judged):
+        return "nothing was measured"
+    states = [verdict.state for verdict in judged]
+    parts = [f"{states.count(state)} {state}" for state in ("held", "failed", "undecided")]
+    text = "; ".join(["requirements: " + ", ".join(parts), *filter(None, [disturbed])])
+    return f"{text}; invalid: {invalid}" if invalid else text
 
 
 def _unmeasured(words: str, measure: str, bound: float, basis: str) -> RequirementVerdict:

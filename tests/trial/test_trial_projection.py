@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from trial_pair import colour_task
 
-from advisor.trial.cascade import Pieces, Rows, Stalls, play, play_alone, without_stalls
+from advisor.trial.cascade import Pieces, Rows, Stalls, play, without_stalls
 from advisor.trial.choice import PairedRows, choose_threshold
 from advisor.trial.expectation import router_cost
 from advisor.trial.projection import p95_ms, resampled, summarize
@@ -75,10 +75,7 @@ def test_a_queue_of_random_arrivals_is_pollaczek_and_khinchine() -> None:
     """M/D/1 at 60 %: mean wait ρ·s/(2(1 − ρ)) = 0.75·s."""
     rng = np.random.default_rng(2)
     sent = np.cumsum(rng.standard_exponential(40_000)) / 60
-    played = play_alone(
-        ONE_AT_A_TIME, np.full(5, 0.01), np.full(5, 0.01), np.ones(5, dtype=np.int64), sent,
-        runs=2, seed=0,
-    )  # fmt: skip
+    played = play(pieces([False]), sent, runs=2, seed=0)
 
     assert played.e2e_s.mean() == pytest.approx(0.0175, rel=0.05)
 

@@ -14,6 +14,7 @@ from advisor.trial.verdict import (
     escalation_verdict,
     latency_verdict,
     quality_verdict,
+    summary_of,
     verdicts,
 )
 
@@ -42,7 +43,7 @@ def record(
         output_tokens=1,
         route=route,
         reason=reason,
-        correct=correct if answered else None,
+        correct=correct if answered or correct is None or status == "cancelled" else 0.0,
         cost_usd=cost_usd,
     )
 
@@ -78,6 +79,59 @@ def test_no_answer_is_no_right_answer_and_what_was_cancelled_was_not_tried() -> 
     assert rows == 3
     assert quality is not None
     assert quality.value == pytest.approx(1 / 3)
+
+
+@pytest.mark.parametrize("status", ["failed", "timed_out"])
+def test_where_nothing_was_answered_every_promise_of_an_answer_is_broken(status: str) -> None:
+    """60 requests, no answer: quality is 0 of 60 and every latency bound is exceeded 60 times. What
+    the small model would have escalated, and what answers would have cost, nobody knows."""
+    task = colour_task(**{"constraints.budget_usd_per_month": 100})
+    records = [record(n, status=status) for n in range(60)]
+
+    found = {one.measure: one for one in verdicts(task, records)}
+
+    assert {name: one.state for name, one in found.items()} == {
+        "quality": "failed", "e2e_p95_ms": "failed", "escalation_rate": "undecided",
+        "cost_usd_per_month": "undecided",
+    }  # fmt: skip
+    assert found["quality"].measured is not None
+    assert found["quality"].measured.value == 0.0
+    assert found["e2e_p95_ms"].measured is None
+    assert found["e2e_p95_ms"].basis == "60 of 60 requests exceed it"
+    assert found["escalation_rate"].basis == "the small model answered nothing"
+    assert found["cost_usd_per_month"].basis == "nothing was answered"
+    line = summary_of(list(found.values()), disturbed="it rained", invalid="late")
+    assert line == "requirements: 0 held, 2 failed, 2 undecided; it rained; invalid: late"
+
+
+def test_a_few_right_answers_among_failures_hold_nothing() -> None:
+    """Three answers, right and quick, of 60: 5 % right, and 57 beyond every latency bound."""
+    records = [record(n, status="completed" if n < 3 else "failed") for n in range(60)]
+
+    states = {one.measure: one.state for one in verdicts(TASK, records)}
+
+    assert (states["quality"], states["e2e_p95_ms"]) == ("failed", "failed")
+    assert states["escalation_rate"] == "undecided"
+
+
+def test_what_was_cancelled_decides_nothing() -> None:
+    found = verdicts(TASK, [record(n, status="cancelled") for n in range(60)])
+
+    assert {one.state for one in found} == {"undecided"}
+    assert found[0].basis == "nothing was tried"
+    assert summary_of(found) == "nothing was measured"
+
+
+def test_of_rows_without_labels_failures_say_nothing_of_quality() -> None:
+    """Half of the rows are labelled: those that failed without a label are in no accuracy."""
+    labelled = [record(n) for n in range(5)] + [record(5, status="failed")]
+    others = [record(n, correct=None, status="failed") for n in range(6, 30)]
+
+    quality, rows = quality_of([*labelled, *others])
+
+    assert rows == 6
+    assert quality is not None
+    assert quality.value == pytest.approx(5 / 6)
 
 
 def test_a_row_asked_twice_counts_once() -> None:

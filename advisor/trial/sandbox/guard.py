@@ -31,9 +31,12 @@ def guard(parent: int, command: list[str]) -> int:
     child = subprocess.Popen(command, process_group=0)
     while not told and os.getppid() == parent:
         try:
-            return child.wait(PERIOD_S)
+            status = child.wait(PERIOD_S)
         except subprocess.TimeoutExpired:
             continue
+        # One that was killed has ended none of the processes that it started.
+        end_group(child)
+        return status
     end_group(child)
     return 128 + told[0] if told else 1
 

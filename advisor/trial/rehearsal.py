@@ -1,0 +1,125 @@
+"""What a machine shows of itself in a load that is sent to learn from, before the trial's own.
+
+A rehearsal is a few seconds of load at the trial's own rate, on rows of its own. Read from it are
+core-seconds a request of every process, which differ from those of one request at a time: idle
+cores are woken up, busy ones take caches and hyperthreads from each other. What no counter shows,
+how much is lost where several are at work at once, is found by playing the rehearsal's own schedule
+until the played latencies are the measured ones. Latencies of the trial itself are never used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from advisor.decide.recommendation import Role
+from advisor.trial.cascade import Pieces, play
+from advisor.trial.driver import ArmResult
+from advisor.trial.server_metrics import ServerFigures
+
+FloatArray = NDArray[np.float64]
+BoolArray = NDArray[np.bool_]
+
+LEAST_EFFICIENCY = 0.3
+"""Of a machine's cores where several are at work; what shows less was disturbed by other work."""
+
+SLOWEST, FASTEST = 4.0, 0.5
+"""Bounds of the factor on times where no work is known."""
+
+SLOWER_HALF = (0.5, 0.98)
+"""From which share of the latencies to which a load is compared with its rehearsal."""
+
+RUNS = 8
+STEPS = 12
+"""Halvings of the bracket: to about a thousandth of it."""
+
+
+@dataclass(frozen=True, eq=False)
+class Observed:
+    """A load that was sent to learn from; None where the system does not say."""
+
+    sent_s: FloatArray
+    """(n,) ascending, of the requests that were answered."""
+    e2e_s: FloatArray
+    up: BoolArray
+    """Which of them the large model was asked."""
+    client_s: float | None = None
+    """Core-seconds a request of the sender."""
+    records_s: float | None = None
+    """Of this process."""
+    router_s: float | None = None
+    servers_s: Mapping[Role, float] = field(default_factory=dict)
+    """Of each server that was asked, a request of its own."""
+    speeds: Mapping[Role, float] = field(default_factory=dict)
+    """What a request takes of an engine over that in its calibration."""
+
+
+def observed(
+    result: ArmResult,
+    servers: Mapping[Role, ServerFigures],
+    *,
+    router_s: float | None,
+    speeds: Mapping[Role, float],
+    large_alone: bool = False,
+) -> Observed:
+    """An arm as something to learn from.
+
+    Args:
+        servers: the endpoints' own figures over it.
+        router_s: core-seconds of the router's process, in all; 0: it was not asked.
+        large_alone: whether the large model was asked directly.
+    """
+    answered = [r for r in result.records if r.status == "completed" and r.e2e_s is not None]
+    answered.sort(key=lambda record: record.sent_s or 0.0)
+    count, used = max(len(answered), 1), result.used
+    return Observed(
+        sent_s=np.array([record.sent_s for record in answered], dtype=float),
+        e2e_s=np.array([record.e2e_s for record in answered], dtype=float),
+        up=np.array([large_alone or record.route == "llm" for record in answered], dtype=bool),
+        client_s=None if used is None else used.sender_s / count,
+        records_s=None if used is None else used.own_s / count,
+        router_s=None if router_s is None else router_s / count,
+        servers_s={role: one.cpu_s for role, one in servers.items() if one.cpu_s is not None},
+        speeds=speeds,
+    )
+
+
+def slower_half_s(e2e_s: FloatArray) -> float:
+    """Mean of what takes longer than the median, without the slowest: where the tail is made, and
+    steadier than any one quantile of it; a single stall does not move it."""
+    among = np.sort(e2e_s, axis=None)
+    low, high = (int(share * len(among)) for share in SLOWER_HALF)
+    return float(among[low : max(high, low + 1)].mean())
+
+
+def found_by_playing(
+    pieces: Callable[[float], Pieces], seen: Observed, *, quick: float, slow: float, seed: int
+) -> tuple[float, float]:
+    """The value in a bracket at which the played load is as slow as the one that was seen.
+
+    Args:
+        pieces: of a value.
+        quick, slow: the bracket: a load is played the slower, the nearer the value is to `slow`.
+
+    Returns:
+        The value, and the seconds by which what was seen is still slower (or, below 0, quicker)
+        where it lies outside the bracket.
+    """
+    sent_s, target_s = seen.sent_s - seen.sent_s[0], slower_half_s(seen.e2e_s)
+
+    def played_s(value: float) -> float:
+        return slower_half_s(play(pieces(value), sent_s, runs=RUNS, seed=seed).e2e_s)
+
+    for end, beyond in ((quick, target_s - played_s(quick)), (slow, target_s - played_s(slow))):
+        if (beyond <= 0) if end == quick else (beyond >= 0):
+            return end, beyond
+    for _ in range(STEPS):
+        middle = (quick + slow) / 2
+        if played_s(middle) < target_s:
+            quick = middle
+        else:
+            slow = middle
+    return (quick + slow) / 2, 0.0
