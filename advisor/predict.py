@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from advisor.calibrate.conditions import Condition, condition_of
+from advisor.calibrate.conditions import IN_PROCESS, Condition, condition_of
 from advisor.calibrate.forecast import Forecast, Forecaster
 from advisor.calibrate.levels import learn_levels
 from advisor.calibrate.measurements import (
@@ -23,9 +23,6 @@ from advisor.errors import AdvisorError
 
 if TYPE_CHECKING:
     import pandas as pd
-
-IN_PROCESS = ("static_batch", "steady_batch")
-"""Loads that are handed to an engine in its own process."""
 
 RUN_SOURCE = "advisor calibrate run"
 """The `source` of rows that it writes."""

@@ -57,6 +57,7 @@ WITHOUT: dict[str, dict[str, float]] = {
     },
     "launches outside the CUDA graph": {
         "mixed_layer_s": NOTHING,
+        "mixed_latent_layer_s": NOTHING,
         "mixed_moe_layer_s": NOTHING,
         "mixed_reduce_s": NOTHING,
     },

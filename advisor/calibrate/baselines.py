@@ -16,7 +16,7 @@ def naive_step_s(condition: Condition) -> float:
     """Datasheet bound of a decode step at the load's nominal batch, seconds."""
     setup = condition.setup
     size = setup.batch_size or setup.concurrency or 1
-    batch = max(1, round(size / (condition.replicas * condition.deployment.data_parallel)))
+    batch = max(1, round(size / condition.parts))
     context = condition.input_tokens + condition.output_tokens / 2
     return roofline(condition.deployment, batch=batch, context_tokens=context)
 

@@ -1,12 +1,19 @@
-"""Names under which others publish a model again: quantised, tuned, dated."""
+"""Names under which others publish a model again: quantised, tuned, dated, kept in a folder."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
+from pathlib import Path
 
 from advisor.catalog import Catalog
-from advisor.catalog.models import ModelSpec, Precision
+from advisor.catalog.models import ModelFile, ModelSpec, Precision
+from advisor.documents import read_yaml, validate
 from advisor.errors import InputError
+
+Core = tuple[str, ...]
+"""Parts of a model's name that tell its shape."""
 
 FORMATS: dict[str, Precision] = {
     "fp8": "fp8",
@@ -14,61 +21,173 @@ FORMATS: dict[str, Precision] = {
     "nvfp4": "fp4",
     "mxfp4": "fp4",
     "w8a8": "int8",
+    "w8a16": "int8",
     "int8": "int8",
-    "awq": "int4",
-    "gptq": "int4",
-    "int4": "int4",
+    "8bit": "int8",
     "w4a16": "int4",
+    "int4": "int4",
     "4bit": "int4",
+    "4bits": "int4",
     "bf16": "bf16",
     "fp16": "fp16",
+    "awq": "int4",
+    "gptq": "int4",
 }
-"""Parts of a checkpoint's name that tell the format of its weights."""
+"""Parts of a checkpoint's name that tell the format of its weights, the most telling first (GPTQ
+makes 8-bit checkpoints too, and says so)."""
 
-_OTHERS = "instruct|chat|it|hf|base|meta|dynamic|kv|quantized|v2|bnb|marlin|block|g128|[0-9]{4}"
+_OTHERS = "instruct|chat|it|pt|hf|base|meta|dynamic|kv|quantized|v2|bnb|marlin|block|g128|[0-9]{4}"
 _PARTS = re.compile(rf"^({'|'.join(FORMATS)}|{_OTHERS})$")
 """Parts that change no shape: how it was tuned or stored, and dates of releases (`2507`)."""
+
+_SIZE = re.compile(r"^[ae]?([0-9]+x)?[0-9]+(\.[0-9]+)?[bm]$")
+"""Parts that tell a number of parameters: `70b`, `8x7b`, `a3b`."""
+
+_VERSION = re.compile(r"^v[0-9]+(\.[0-9]+)*$")
+
+_OTHER_NETWORKS = {"eagle", "eagle3", "medusa", "draft", "speculator", "pruned", "sparse"}
+"""Parts of the names of networks that were made for a model, or from it, with another shape."""
+
+_CACHED = re.compile(r"models--([^/]+?)--([^/]+)")
+"""A folder of the Hugging Face cache."""
+
+UNLISTED = Path("models") / "unlisted"
+"""Folder of the catalogue with the shapes of models that are predicted for but not recommended."""
 
 
 def model_of(name: str, catalog: Catalog, assumed: list[str]) -> tuple[ModelSpec, Precision | None]:
     """The model that a row's name means, and the weights' format where the name tells it.
 
-    A name that the catalogue does not know is compared without the parts that change no shape
-    (`RedHatAI/Llama-3.3-70B-Instruct-FP8-dynamic` has the shape of Llama-3.3-70B-Instruct), and
-    what it was taken for goes to `assumed`.
+    A name that the catalogue does not know is looked up among `unlisted_models`; then compared
+    without the parts that change no shape (`RedHatAI/Llama-3.3-70B-Instruct-FP8-dynamic` has the
+    shape of Llama-3.3-70B-Instruct); then taken for a tuned model whose name holds that of the
+    original (`Hermes-3-Llama-3.1-8B`). What it was taken for goes to `assumed`.
 
     Raises:
         InputError: of no known shape, or of several.
     """
+    name = _plain(name)
     try:
         return catalog.model(name), None
     except InputError:
         if name.endswith(".json"):
             raise
-        wanted = _core(name)
-        alike = [one for one in catalog.models.values() if wanted and wanted == _core(one.id)]
-        if len({_shape(one) for one in alike}) != 1:
+        known = (*catalog.models.values(), *unlisted_models(catalog.root))
+        stated = next((one for one in known if _is_called(one, name)), None)
+        if stated:
+            return stated, None
+        found = (
+            _same_core(_core(name), known, _core)
+            or _same_core(_unversioned(name), known, _unversioned)
+            or _longest_within(name, known)
+        )
+        if found is None:
             raise
-    assumed.append(f"shape of {alike[0].id}")
-    told = [FORMATS[part] for part in _parts(name) if part in FORMATS]
-    return alike[0], told[0] if told else None
+    assumed.append(f"shape of {found.id}")
+    parts = _parts(name)
+    return found, next((FORMATS[part] for part in FORMATS if part in parts), None)
+
+
+@lru_cache(maxsize=8)
+def unlisted_models(root: Path) -> tuple[ModelSpec, ...]:
+    """Models that a catalogue's folder knows the shape of, and that it never recommends.
+
+    Read when a name is not in the catalogue itself: a recommendation does not pay for them.
+    """
+    files = sorted((root / UNLISTED).glob("*.yaml"))
+    return tuple(
+        spec
+        for file in files
+        for spec in validate(
+            ModelFile, read_yaml(file, what="models"), what=f"models {file.name}"
+        ).models
+    )
+
+
+def _plain(name: str) -> str:
+    """The name without what a path adds to it."""
+    cached = _CACHED.search(name)
+    if cached:
+        return f"{cached[1]}/{cached[2]}"
+    stripped = name.strip()
+    return stripped if Path(stripped).exists() else stripped.rstrip("/")
+
+
+def _is_called(model: ModelSpec, name: str) -> bool:
+    wanted = name.casefold()
+    names = [one.casefold() for one in (model.id, *model.aliases)]
+    return wanted in names or wanted in [one.rpartition("/")[2] for one in names]
+
+
+def _same_core(
+    wanted: Core, known: Sequence[ModelSpec], core_of: Callable[[str], Core]
+) -> ModelSpec | None:
+    """The model with the same name but for parts that change no shape; None where two differ."""
+    alike = [one for one in known if wanted and wanted in _cores(one, core_of)]
+    return alike[0] if len({_shape(one) for one in alike}) == 1 else None
+
+
+def _longest_within(name: str, known: Iterable[ModelSpec]) -> ModelSpec | None:
+    """The model whose name, with its size, lies within another: a tuned version of it.
+
+    None where what is left over tells of another size or another network.
+    """
+    wanted = _core(name)
+    best: tuple[int, ModelSpec] | None = None
+    for model in known:
+        for core in _cores(model, _core):
+            if not any(_SIZE.match(part) for part in core) or not _holds(wanted, core):
+                continue
+            left = [part for part in wanted if part not in core]
+            if any(_SIZE.match(part) or part in _OTHER_NETWORKS for part in left):
+                continue
+            if best is None or len(core) > best[0]:
+                best = len(core), model
+    return best[1] if best else None
+
+
+def _holds(whole: Sequence[str], part: Sequence[str]) -> bool:
+    """Whether the parts of a name occur in another, in order."""
+    rest = iter(whole)
+    return all(one in rest for one in part)
 
 
 def _parts(name: str) -> list[str]:
-    return re.split(r"[-_.]+(?![0-9])|[-_]+", name.rsplit("/", 1)[-1].lower())
+    last = re.sub(r"(?<=[0-9])_(?=[0-9])", ".", name.rstrip("/").rsplit("/", 1)[-1].lower())
+    return re.split(r"[-_.]+(?![0-9])|[-_]+", last)
 
 
-def _core(name: str) -> str:
-    return "-".join(part for part in _parts(name) if not _PARTS.match(part))
+def _core(name: str) -> Core:
+    """Parts of a name that tell the shape; a version joins what it is of (`llama-3.1`)."""
+    core: list[str] = []
+    for part in _parts(name):
+        if not part or _PARTS.match(part):
+            continue
+        if core and core[-1].isalpha() and re.match(r"^[0-9]+(\.[0-9]+)?$", part):
+            core[-1] += part
+        else:
+            core.append(part)
+    return tuple(core)
+
+
+def _unversioned(name: str) -> Core:
+    """The same without a version of the checkpoint (`mixtral-8x7b`)."""
+    return tuple(part for part in _core(name) if not _VERSION.match(part))
+
+
+@lru_cache(maxsize=2048)
+def _cores(model: ModelSpec, core_of: Callable[[str], Core]) -> frozenset[Core]:
+    return frozenset(core_of(name) for name in (model.id, *model.aliases)) - {()}
 
 
 def _shape(model: ModelSpec) -> tuple[object, ...]:
+    """What tells two models apart; tables padded a little differently do not."""
     return (
         model.num_layers,
         model.hidden_size,
         model.num_heads,
         model.num_kv_heads,
         model.intermediate_size,
-        model.vocab_size,
+        round(model.vocab_size / 4096),
         model.moe,
     )

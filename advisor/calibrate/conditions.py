@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 
 from pydantic import ValidationError
 
 from advisor.calibrate.checkpoints import model_of
+from advisor.calibrate.machines import accelerator_of
 from advisor.calibrate.measurements import Setup
 from advisor.catalog import Catalog
 from advisor.catalog.accelerators import AcceleratorSpec
@@ -20,6 +22,9 @@ from advisor.records import Record
 from advisor.serving.engine import EngineSettings, vllm_defaults
 
 _SPREAD = re.compile(r"^uniform\[([0-9.]+),\s*([0-9.]+)\]x$")
+
+IN_PROCESS = ("static_batch", "steady_batch")
+"""Loads that are handed to an engine in its own process."""
 
 DP_ATTENTION_USERS = 128
 """From which concurrency on recipes switch to data-parallel attention."""
@@ -37,6 +42,7 @@ class Condition:
     engine: EngineSettings
     generation: Generation
     replicas: int
+    """Engines that share the load; batches in flight of a pipeline count as engines."""
     input_tokens: float
     """True mean, after the spread."""
     output_tokens: float
@@ -45,6 +51,15 @@ class Condition:
     distribution."""
     assumed: tuple[str, ...]
     """Settings that the row leaves blank, as `name=value`."""
+
+    @property
+    def parts(self) -> int:
+        """Parts that the load is dealt into: one an engine or data-parallel rank, and no more
+        than there are requests at a time."""
+        engines = self.replicas * self.deployment.data_parallel
+        setup = self.setup
+        at_once = setup.batch_size if setup.load in IN_PROCESS else setup.concurrency
+        return min(engines, at_once or engines)
 
 
 def condition_of(setup: Setup, catalog: Catalog) -> Condition:
@@ -59,11 +74,9 @@ def condition_of(setup: Setup, catalog: Catalog) -> Condition:
     if told and setup.weights_dtype is None:
         assumed.append(f"weights_dtype={told}")
         setup = setup.model_copy(update={"weights_dtype": told})
-    accelerator = catalog.accelerator(setup.accelerator)
+    accelerator = accelerator_of(setup.accelerator, catalog, assumed)
     if setup.engine.lower() != "vllm":
         raise InputError(f"engine '{setup.engine}': only vllm is modelled")
-    if (setup.pipeline_parallel or 1) > 1:
-        raise InputError(f"pipeline_parallel {setup.pipeline_parallel}: not modelled")
     generation = _generation(setup, model, accelerator, assumed)
     deployment = _deployment(setup, model, accelerator, assumed)
     engine = _engine(setup, deployment, generation, assumed)
@@ -115,9 +128,10 @@ def _deployment(
     setup: Setup, model: ModelSpec, accelerator: AcceleratorSpec, assumed: list[str]
 ) -> Deployment:
     weights = weights_of(setup, model, assumed)
+    stages = setup.pipeline_parallel or 1
     t, dp, ep = setup.tensor_parallel, setup.data_parallel or 1, setup.expert_parallel or 1
     if t is None:
-        t = max(1, (setup.n_accelerators or 1) // (dp * (setup.replicas or 1)))
+        t = max(1, (setup.n_accelerators or 1) // (dp * (setup.replicas or 1) * stages))
         if setup.n_accelerators and t > 1:
             assumed.append(f"tensor_parallel={t}")
     if model.moe and dp == t > 1 and ep == t * dp:
@@ -133,6 +147,7 @@ def _deployment(
             tensor_parallel=t,
             data_parallel=dp if model.moe else 1,
             expert_parallel=ep,
+            pipeline_parallel=stages,
         )
     except ValidationError as error:
         raise InputError(_reason(error, Deployment)) from None
@@ -162,9 +177,10 @@ def _reason(error: ValidationError, record: type[Record]) -> str:
 
 
 def _replicas(setup: Setup, deployment: Deployment) -> int:
-    """Engines that share the load: replicas, and the data-parallel ranks of a dense model."""
+    """Engines that share the load: replicas, the data-parallel ranks of a dense model, and the
+    batches that a pipeline has in flight (one a stage, each passing all stages)."""
     dense_ranks = 1 if deployment.model.moe else (setup.data_parallel or 1)
-    return (setup.replicas or 1) * dense_ranks
+    return (setup.replicas or 1) * dense_ranks * deployment.pipeline_parallel
 
 
 def _generation(
@@ -184,6 +200,9 @@ FIRST_VERSION = {
     "glm-5": "0.16",
     "gpt-oss": "0.10.1",
     "qwen3": "0.8.4",
+    "qwen3-next": "0.10.2",
+    "qwen3-vl": "0.11",
+    "deepseek-v3.2": "0.11",
     "glm-4.5": "0.10",
     "gemma-3": "0.8",
     "llama-4": "0.8.3",
@@ -215,7 +234,7 @@ def _release(version: str) -> tuple[int, ...]:
 def _engine(
     setup: Setup, deployment: Deployment, generation: Generation, assumed: list[str]
 ) -> EngineSettings:
-    offline = setup.load in ("static_batch", "steady_batch")
+    offline = setup.load in IN_PROCESS
     stated = setup.engine_version if is_version(setup.engine_version) else None
     if setup.engine_version is not None and stated is None:
         assumed.append(f"engine_version '{setup.engine_version}' taken for the newest")
@@ -243,7 +262,7 @@ def _engine(
         return EngineSettings.model_validate(
             {
                 **defaults.model_dump(),
-                "max_num_seqs": seqs,
+                "max_num_seqs": math.ceil(seqs / deployment.pipeline_parallel),
                 "max_num_batched_tokens": budget,
                 **changes,
             }

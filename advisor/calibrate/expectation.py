@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from advisor.calibrate.conditions import Condition
+from advisor.calibrate.conditions import IN_PROCESS, Condition
 from advisor.catalog.coefficients import Coefficients
 from advisor.errors import AdvisorError
 from advisor.physics.memory import plan_memory
@@ -98,8 +98,8 @@ def _loads(conditions: list[Condition]) -> Loads:
         return np.array(values, dtype=np.float64)
 
     def in_flight(one: Condition) -> float:
-        setup, share = one.setup, one.replicas * one.deployment.data_parallel
-        if setup.load in ("static_batch", "steady_batch"):
+        setup, share = one.setup, one.parts
+        if setup.load in IN_PROCESS:
             return max(1.0, (setup.batch_size or 1) / share)
         if setup.load == "burst":
             return max(1.0, (setup.requests or 1) / share)
@@ -118,11 +118,7 @@ def _loads(conditions: list[Condition]) -> Loads:
         steady=np.array([one.setup.load == "steady_batch" for one in conditions]),
         concurrency=column([in_flight(one) for one in conditions]),
         rate_per_s=column(
-            [
-                (one.setup.request_rate_per_s or 0.0)
-                / (one.replicas * one.deployment.data_parallel)
-                for one in conditions
-            ]
+            [(one.setup.request_rate_per_s or 0.0) / one.parts for one in conditions]
         ),
         capacity=column([min(one.engine.max_num_seqs, capacity_of(one)) for one in conditions]),
         input_tokens=column([one.input_tokens for one in conditions]),

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from advisor.calibrate.conditions import Condition
+from advisor.calibrate.conditions import IN_PROCESS, Condition
 from advisor.calibrate.expectation import columns_of, expected
 from advisor.calibrate.measurements import METRICS, STATISTICS
 from advisor.calibrate.problem import coefficients_of_rows
@@ -71,14 +71,7 @@ class Forecaster:
         """One forecast a condition, in order; what cannot be predicted says why in `error`."""
         if not conditions:
             return []
-        calibrations = [
-            calibration_of(
-                self.fit,
-                one.deployment.accelerator,
-                engine_version=one.setup.engine_version,
-            )
-            for one in conditions
-        ]
+        calibrations = self._calibrations(conditions)
         spread = self._coefficient_spread(conditions, calibrations)
         forecasts = []
         for index, (condition, calibration) in enumerate(
@@ -92,6 +85,14 @@ class Forecaster:
                     Forecast({}, math.nan, calibration.label, calibration.basis, str(error))
                 )
         return forecasts
+
+    def _calibrations(self, conditions: Sequence[Condition]) -> list[Calibration]:
+        return [
+            calibration_of(
+                self.fit, one.deployment.accelerator, engine_version=one.setup.engine_version
+            )
+            for one in conditions
+        ]
 
     def _coefficient_spread(
         self, conditions: Sequence[Condition], calibrations: Sequence[Calibration]
@@ -110,16 +111,12 @@ class Forecaster:
         self, condition: Condition, calibration: Calibration, spread: LogSpread, index: int
     ) -> tuple[Level, Level]:
         """ln(true/predicted) of steps, and of the time to first token that those steps give."""
-        identity, model = deployment_identity(condition), condition.deployment.model
-        decode = self.decode_levels.get(identity)
-        first = self.first_token_levels.get(identity)
-        if decode is None:
-            known = float(max(spread.tpot[index], spread.e2e[index]))
-            decode = Level(0.0, math.hypot(known, calibration.decode_log_sd(model)))
-        if first is None:
-            known = float(spread.ttft[index])
-            first = Level(0.0, math.hypot(known, calibration.prefill_log_sd(model)))
-        return decode, first
+        identity = deployment_identity(condition)
+        decode, first = _prior_levels(condition, calibration, spread, index)
+        return (
+            self.decode_levels.get(identity, decode),
+            self.first_token_levels.get(identity, first),
+        )
 
     def _one(
         self, condition: Condition, calibration: Calibration, decode: Level, first: Level
@@ -146,8 +143,7 @@ class Forecaster:
                 )
                 for factor in (1.0, math.exp(decode.sd), math.exp(-decode.sd))
             )
-        share = condition.replicas * condition.deployment.data_parallel
-        alone = condition.setup.load in ("static_batch", "steady_batch")
+        alone = condition.setup.load in IN_PROCESS
         label = "measured" if decode.rows else calibration.label
         return Forecast(
             latency_s={
@@ -165,7 +161,7 @@ class Forecaster:
                 for name in METRICS
                 if math.isfinite(middle.get(name, math.nan))
             },
-            output_tokens_per_s=middle["output_tokens_per_s"] * share,
+            output_tokens_per_s=middle["output_tokens_per_s"] * condition.parts,
             label=label,
             basis=f"{decode.rows} rows of this deployment" if decode.rows else calibration.basis,
         )
@@ -181,6 +177,17 @@ class Forecaster:
         return self._costs[key]
 
 
+def _prior_levels(
+    condition: Condition, calibration: Calibration, spread: LogSpread, index: int
+) -> tuple[Level, Level]:
+    """What the coefficients' doubt and the spread between deployments leave open."""
+    model, alone = condition.deployment.model, condition.setup.load in IN_PROCESS
+    steps = float(max(spread.tpot[index], spread.e2e[index]))
+    decode = math.hypot(steps, calibration.decode_log_sd(model, in_process=alone))
+    first = math.hypot(float(spread.ttft[index]), calibration.prefill_log_sd(model))
+    return Level(0.0, decode), Level(0.0, first)
+
+
 def deployment_identity(condition: Condition) -> str:
     """What a level belongs to: model, formats, accelerator, layout, engine generation."""
     one = condition.deployment
@@ -192,6 +199,7 @@ def deployment_identity(condition: Condition) -> str:
         one.tensor_parallel,
         one.data_parallel,
         one.expert_parallel,
+        one.pipeline_parallel,
         condition.generation,
     )
     return "|".join(str(part) for part in parts)
@@ -205,7 +213,7 @@ def overhead_of(condition: Condition, calibration: Calibration) -> tuple[float, 
     """
     if condition.setup.request_overhead_ms is not None:
         return condition.setup.request_overhead_ms / 1000, 0.0
-    if condition.setup.load in ("static_batch", "steady_batch"):
+    if condition.setup.load in IN_PROCESS:
         return 0.0, 0.0
     return calibration.request_overhead_s(condition.input_tokens), calibration.overhead_log_sd
 
@@ -213,7 +221,7 @@ def overhead_of(condition: Condition, calibration: Calibration) -> tuple[float, 
 def _frontend_of(condition: Condition, calibration: Calibration) -> float:
     """Serial time of the frontend for one request: no more than the overhead where that is known,
     none for batches handed over in process."""
-    if condition.setup.load in ("static_batch", "steady_batch"):
+    if condition.setup.load in IN_PROCESS:
         return 0.0
     seconds = calibration.frontend_s(condition.input_tokens)
     known_ms = condition.setup.request_overhead_ms
@@ -291,15 +299,16 @@ def _figure(
     share = engine / middle if middle > 0 else 1.0
     total, prompt_sd = middle, 0.0
     if quantity == "ttft":
-        total = middle * math.exp(first.mean)
+        total = middle + engine * math.expm1(first.mean)
         # Prompts are more doubtful than steps, and a queue makes as much more of it.
         ratio = first.sd / max(decode.sd, 1e-9)
-        up, down = (min(one * ratio, LARGEST_LOG_SD) for one in (up, down))
+        up, down = up * ratio, down * ratio
     elif quantity == "e2e":
-        total = middle + first_token_s * math.expm1(first.mean)
-        prompt_sd = first.sd * max(first_token_s - outside, 0.0) / max(middle, first_token_s, 1e-9)
+        waiting_s = max(first_token_s - outside, 0.0)
+        total = middle + waiting_s * math.expm1(first.mean)
+        prompt_sd = first.sd * waiting_s / max(middle, first_token_s, 1e-9)
     own = first.sd if quantity == "ttft" else 0.3 * decode.sd
-    up, down = max(share * up, own), max(share * down, own)
+    up, down = (max(share * min(one, LARGEST_LOG_SD), own) for one in (up, down))
     extra = math.hypot((1 - share) * overhead_sd, prompt_sd)
     return Figure(
         value=total,

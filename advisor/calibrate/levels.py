@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from advisor.calibrate.conditions import Condition, condition_of
-from advisor.calibrate.forecast import Forecast, Forecaster, deployment_identity
+from advisor.calibrate.conditions import IN_PROCESS, Condition, condition_of
+from advisor.calibrate.forecast import Forecast, Forecaster, deployment_identity, overhead_of
 from advisor.calibrate.measurements import Measurement
 from advisor.calibrate.problem import is_saturated
 from advisor.calibrate.uncertainty import Level
@@ -29,6 +29,14 @@ time a prompt takes."""
 
 FIRST_TOKEN = ("ttft_mean", "ttft_p50")
 
+LEAST_LEVEL_SHARE = 0.3
+"""Of the spread of first tokens, what is between deployments and not along their loads: at least
+this much of its standard deviation."""
+
+LEAST_ENGINE_SHARE = 0.2
+"""Of a predicted time in the engine, what a measured first token leaves for it after the request
+overhead: at least this much, should the overhead be less than was thought."""
+
 
 @dataclass
 class _Own:
@@ -44,7 +52,8 @@ def learn_levels(forecaster: Forecaster, own: Sequence[Measurement], catalog: Ca
     Steps: ln(measured/predicted) of TPOT and of batches' E2E. In an open load a longer step also
     means more requests in it, so that TPOT answers by more than the step; its answer is measured by
     forecasting once more. First tokens: what the steps' level leaves of ln(measured/predicted) of
-    TTFT, but not where it is a queue's. Rows that cannot be predicted are passed over.
+    the time in the engine, but not where it is a queue's. Rows that cannot be predicted are passed
+    over.
     """
     deployments: dict[str, _Own] = {}
     for row in own:
@@ -66,7 +75,8 @@ def _learn(forecaster: Forecaster, identity: str, own: _Own) -> None:
     forecaster.decode_levels.pop(identity, None)
     forecaster.first_token_levels.pop(identity, None)
     plain = forecaster.forecast(own.conditions)
-    decode = Level(0.0, calibration.decode_log_sd(model)).updated(
+    alone = all(one.setup.load in IN_PROCESS for one in own.conditions)
+    decode = Level(0.0, calibration.decode_log_sd(model, in_process=alone)).updated(
         np.array(_step_errors(forecaster, identity, own, plain)),
         spread.shape,
         spread.shape_typical,
@@ -76,13 +86,15 @@ def _learn(forecaster: Forecaster, identity: str, own: _Own) -> None:
     levelled = forecaster.forecast(own.conditions) if decode.rows else plain
     errors = [
         error
-        for row, before, after in zip(own.rows, plain, levelled, strict=True)
+        for row, known, before, after in zip(own.rows, own.conditions, plain, levelled, strict=True)
         if not is_saturated(row)
-        for error in _log_errors(row, after, _of_prompts(before))
+        for error in _prompt_errors(
+            row, after, _of_prompts(before), overhead_of(known, calibration)[0]
+        )
     ]
-    first = Level(0.0, calibration.prefill_log_sd(model)).updated(
-        np.array(errors), spread.shape_prefill, spread.shape_prefill_typical
-    )
+    total_sd, along_sd = calibration.prefill_log_sd(model), spread.shape_prefill
+    between_sd = math.sqrt(max(total_sd**2 - along_sd**2, (LEAST_LEVEL_SHARE * total_sd) ** 2))
+    first = Level(0.0, between_sd).updated(np.array(errors), along_sd, spread.shape_prefill_typical)
     if first.rows:
         forecaster.first_token_levels[identity] = first
 
@@ -124,6 +136,20 @@ def _of_prompts(forecast: Forecast) -> tuple[str, ...]:
 def _step_metrics(row: Measurement) -> tuple[str, ...]:
     static = row.setup.load in ("static_batch", "burst")
     return ("tpot_mean", "tpot_p50", *(("e2e_mean", "e2e_p50") if static else ()))
+
+
+def _prompt_errors(
+    row: Measurement, forecast: Forecast, metrics: tuple[str, ...], overhead_s: float
+) -> list[float]:
+    """ln(measured/predicted) of the time to first token within the engine."""
+    errors = []
+    for metric in metrics:
+        measured, predicted = row.seconds(metric), forecast.latency_s.get(metric)
+        if measured is not None and predicted is not None:
+            inside = max(predicted.value - overhead_s, LEAST_ENGINE_SHARE * predicted.value)
+            left = max(measured - overhead_s, LEAST_ENGINE_SHARE * inside)
+            errors.append(math.log(left / inside))
+    return errors
 
 
 def _log_errors(row: Measurement, forecast: Forecast, metrics: tuple[str, ...]) -> list[float]:

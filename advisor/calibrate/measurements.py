@@ -33,6 +33,25 @@ METRICS: tuple[str, ...] = tuple(
 MEASURED_COLUMNS = (*(f"{name}_ms" for name in METRICS), "output_tokens_per_s", "requests_per_s")
 
 
+FORMAT_NAMES: dict[str, Precision | None] = {
+    "bfloat16": "bf16",
+    "float16": "fp16",
+    "half": "fp16",
+    "fp8_e4m3": "fp8",
+    "fp8_e5m2": "fp8",
+    "fp8_w8a8": "fp8",
+    "w8a8": "int8",
+    "w8a16": "int8",
+    "w4a16": "int4",
+    "awq": "int4",
+    "gptq": "int4",
+    "nvfp4": "fp4",
+    "mxfp4": "fp4",
+    "auto": None,
+}
+"""Other names of number formats, as engines and their flags spell them."""
+
+
 class Setup(Record):
     """The configuration columns of a row: what was run, and under which load.
 
@@ -99,6 +118,10 @@ def parse_setup(row: Mapping[str, Any]) -> Setup:
     values = {
         name: value for name in Setup.model_fields if (value := _cell(row.get(name))) is not None
     }
+    for name in ("weights_dtype", "kv_dtype"):
+        if isinstance(values.get(name), str):
+            stated = values[name].lower()
+            values[name] = FORMAT_NAMES.get(stated, stated)
     for name in ("prefix_caching", "chunked_prefill"):
         if isinstance(values.get(name), str):
             values[name] = _switch(name, values[name])

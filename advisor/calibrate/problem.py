@@ -36,6 +36,7 @@ PRIOR_LOG_SD = 0.3
 WIDE_PRIORS = {
     "mixed_layer_s": 0.4,
     "mixed_moe_layer_s": 0.6,
+    "mixed_latent_layer_s": 0.7,
     "mixed_reduce_s": 0.5,
     "routing_evenness": 0.7,
     "kv_sharing_v0": 0.7,

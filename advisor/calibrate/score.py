@@ -80,9 +80,8 @@ def is_congested(condition: Condition) -> bool:
     users = condition.setup.concurrency
     if users is None:
         return False
-    share = condition.replicas * condition.deployment.data_parallel
     capacity = min(float(condition.engine.max_num_seqs), capacity_of(condition))
-    return users / share > UNCONGESTED * capacity
+    return users / condition.parts > UNCONGESTED * capacity
 
 
 def _pairs_of_row(

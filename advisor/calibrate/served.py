@@ -137,8 +137,7 @@ def kv_blocks_of(condition: Condition, longest: int) -> int:
 def draw(condition: Condition, *, seed: int, overhead_s: float = 0.0) -> Requests:
     """The requests that one engine of a condition's replicas and ranks sees."""
     setup = condition.setup
-    share = condition.replicas * condition.deployment.data_parallel
-    arrivals, count = _arrivals(condition, share, overhead_s)
+    arrivals, count = _arrivals(condition, condition.parts, overhead_s)
     return draw_requests(
         arrivals,
         _lengths(condition, setup.input_tokens, condition.input_tokens),

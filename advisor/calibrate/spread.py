@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from advisor.calibrate.conditions import IN_PROCESS
 from advisor.calibrate.fit import Fit
 from advisor.calibrate.forecast import deployment_identity
 from advisor.calibrate.problem import METRICS, deviation_log_sds, log_coefficients
@@ -94,7 +95,8 @@ class _LeftOut:
 def spreads_of(fit: Fit) -> Spreads:
     """Spreads by what the fit has rows of: the model, the accelerator, both or neither.
 
-    Each is what leaving out that very thing leaves unexplained by the coefficients' covariance.
+    Each is what leaving out that very thing leaves unexplained by the coefficients' covariance;
+    rows count where nothing else was left out with it.
     Neither: the variances that an unknown model and an unknown accelerator add, together.
     """
     seen = fit.problem.observations
@@ -109,7 +111,8 @@ def spreads_of(fit: Fit) -> Spreads:
         return _spread(fit, left, shapes)
 
     known = spread(_LeftOut(leave_out(fit, labels_of(fit, "deployment")), near, every))
-    calibrated = _at_least(spread(_LeftOut(by_model, near, every)), known)
+    engine_known = _has_engine_elsewhere(fit)[seen.row]
+    calibrated = _at_least(spread(_LeftOut(by_model, near, engine_known)), known)
     elsewhere = _has_model_elsewhere(fit)[seen.row]
     transferred_known = _at_least(spread(_LeftOut(by_accelerator, far, elsewhere)), known)
     transferred = _added(calibrated, transferred_known, known)
@@ -129,8 +132,9 @@ def spreads_of(fit: Fit) -> Spreads:
 
 def _spread(fit: Fit, left: _LeftOut, shapes: Mapping[str, float]) -> Spread:
     seen = fit.problem.observations
-    routed = np.array([one.deployment.model.moe is not None for one in fit.sample.conditions])
-    routed_rows = routed[seen.row]
+    conditions = fit.sample.conditions
+    routed_rows = np.array([one.deployment.model.moe is not None for one in conditions])[seen.row]
+    alone = np.array([one.setup.load in IN_PROCESS for one in conditions])[seen.row]
     decode = np.isin(seen.metric, [METRICS.index("tpot"), METRICS.index("e2e")])
 
     def of(part: NDArray[np.bool_]) -> float:
@@ -138,8 +142,9 @@ def _spread(fit: Fit, left: _LeftOut, shapes: Mapping[str, float]) -> Spread:
         return excess_sd(left.errors[chosen], left.known_sd[chosen])
 
     return Spread(
-        decode=of(decode & ~routed_rows),
-        decode_routed=of(decode & routed_rows),
+        decode=of(decode & ~alone & ~routed_rows),
+        decode_routed=of(decode & ~alone & routed_rows),
+        batch=of(decode & alone),
         prefill=of(~decode & ~routed_rows),
         prefill_routed=of(~decode & routed_rows),
         **shapes,
@@ -171,6 +176,15 @@ def _has_model_elsewhere(fit: Fit) -> NDArray[np.bool_]:
     for one in fit.sample.conditions:
         machines.setdefault(one.deployment.model.id, set()).add(one.deployment.accelerator.id)
     return np.array([len(machines[one.deployment.model.id]) > 1 for one in fit.sample.conditions])
+
+
+def _has_engine_elsewhere(fit: Fit) -> NDArray[np.bool_]:
+    """Rows whose engine generation also has rows of another model: leaving out the only model of a
+    generation tells of an unknown engine."""
+    models: dict[str, set[str]] = {}
+    for one in fit.sample.conditions:
+        models.setdefault(one.generation, set()).add(one.deployment.model.id)
+    return np.array([len(models[one.generation]) > 1 for one in fit.sample.conditions])
 
 
 def _known_sd(fit: Fit, extra: FloatArray) -> FloatArray:

@@ -83,6 +83,9 @@ class Coefficients(Record):
     pieces of the CUDA graph, launched from the host."""
     mixed_moe_layer_s: float = Field(30e-6, ge=1e-6, le=400e-6)
     """And more where that layer is routed."""
+    mixed_latent_layer_s: float = Field(60e-6, ge=1e-6, le=600e-6)
+    """And more where its attention is latent: keys and values of the prompt are expanded, padded
+    and joined in kernels of their own."""
     mixed_reduce_s: float = Field(14e-6, ge=1e-6, le=200e-6)
     """By which an all-reduce outside a CUDA graph takes longer."""
     recent_layer_factor: float = Field(0.6, ge=0.2, le=1.5)
@@ -110,7 +113,7 @@ class Coefficients(Record):
     """Latency of one all-reduce between two ranks."""
     reduce_hop_s: float = Field(0.8e-6, ge=0.1e-6, le=50e-6)
     """More for each doubling of the ranks."""
-    link_bandwidth: float = Field(0.35, ge=0.05, le=1)
+    link_bandwidth: float = Field(0.70, ge=0.05, le=1)
     """Share of the link's peak rate in collectives."""
     request_overhead_s: float = Field(30e-3, ge=0.2e-3, le=1.0)
     """Client and HTTP, before the engine sees a request and on the first token's way back: a

@@ -43,9 +43,12 @@ class Spread(Record):
     uncertainty of the coefficients."""
 
     decode: NonNegativeFloat
-    """Decode steps of dense models."""
+    """Decode steps of dense models, under served loads."""
     decode_routed: NonNegativeFloat
-    """Decode steps of mixture-of-experts models."""
+    """Decode steps of mixture-of-experts models, under served loads."""
+    batch: NonNegativeFloat | None = None
+    """Steps of batches handed to an engine in process: no server, no arrivals, known settings.
+    None where it was not measured: as under served loads."""
     prefill: NonNegativeFloat
     """Time to first token within the engine, dense models."""
     prefill_routed: NonNegativeFloat
@@ -123,9 +126,12 @@ class Calibration(Record):
         """The spread of a model: narrower where the fit has rows of it."""
         return self.spread_known if model.id in self.known_models else self.spread
 
-    def decode_log_sd(self, model: ModelSpec) -> float:
-        """1-sd of ln(true/predicted) of a model's decode steps."""
+    def decode_log_sd(self, model: ModelSpec, *, in_process: bool = False) -> float:
+        """1-sd of ln(true/predicted) of a model's decode steps; `in_process`: of batches handed
+        to an engine in its own process."""
         spread = self.spread_of(model)
+        if in_process and spread.batch is not None:
+            return spread.batch
         return spread.decode_routed if model.moe else spread.decode
 
     def prefill_log_sd(self, model: ModelSpec) -> float:

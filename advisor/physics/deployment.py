@@ -30,10 +30,13 @@ class Speculation(Record):
 
 
 class Deployment(Record):
-    """What runs: one engine, on `tensor_parallel` x `data_parallel` accelerators.
+    """What runs: one engine, on `tensor_parallel` x `data_parallel` x `pipeline_parallel`
+    accelerators.
 
     With data parallelism each rank schedules requests of its own and holds a copy of the attention
-    weights; the experts of a routed model are spread over all ranks.
+    weights; the experts of a routed model are spread over all ranks of a stage. A pipeline holds
+    consecutive layers on each stage and keeps as many batches in flight as it has stages: each of
+    those batches passes all stages in turn, and the others use the stages that it has left.
     """
 
     model: ModelSpec
@@ -46,6 +49,8 @@ class Deployment(Record):
     expert_parallel: PositiveInt = 1
     """Groups that whole experts are dealt to; within a group each expert is cut into slices."""
     data_parallel: PositiveInt = 1
+    pipeline_parallel: PositiveInt = 1
+    """Stages, each of consecutive layers."""
     speculative: Speculation | None = None
 
     @model_validator(mode="before")
@@ -72,22 +77,32 @@ class Deployment(Record):
             raise ValueError(f"kv_dtype {self.kv_dtype}: bf16, fp16, fp8 or int8")
         if model.moe is None and self.expert_parallel > 1:
             raise ValueError(f"expert_parallel {self.expert_parallel}: {model.id} has no experts")
-        if model.moe and self.ranks % self.expert_parallel:
+        if model.moe and self.stage_ranks % self.expert_parallel:
             raise ValueError(
-                f"expert_parallel {self.expert_parallel} does not divide the {self.ranks} ranks "
-                "of tensor_parallel x data_parallel"
+                f"expert_parallel {self.expert_parallel} does not divide the "
+                f"{self.stage_ranks} ranks of tensor_parallel x data_parallel"
             )
         if model.moe and self.expert_parallel > model.moe.num_experts:
             raise ValueError(
                 f"expert_parallel {self.expert_parallel}: {model.id} has "
                 f"{model.moe.num_experts} experts"
             )
+        if self.pipeline_parallel > model.num_layers:
+            raise ValueError(
+                f"pipeline_parallel {self.pipeline_parallel}: {model.id} has "
+                f"{model.num_layers} layers"
+            )
         return self
+
+    @property
+    def stage_ranks(self) -> int:
+        """Accelerators of one pipeline stage."""
+        return self.tensor_parallel * self.data_parallel
 
     @property
     def ranks(self) -> int:
         """Accelerators in all."""
-        return self.tensor_parallel * self.data_parallel
+        return self.stage_ranks * self.pipeline_parallel
 
     @property
     def expert_dtype(self) -> Precision:

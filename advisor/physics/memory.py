@@ -76,10 +76,11 @@ def weights_bytes(deployment: Deployment) -> float:
     """Bytes of weights on one accelerator.
 
     Attention, dense feed-forward and shared experts are cut t ways (KV projections no finer than
-    one head), routed experts over all ranks, embedding and head (16 bit) t ways; routers, norms
-    and state-space mixers count with the linears.
+    one head), routed experts over all ranks of a stage, embedding and head (16 bit) t ways;
+    routers, norms and state-space mixers count with the linears. A pipeline's stages share the
+    layers evenly; embedding and head lie on the first and the last.
     """
-    model, t = deployment.model, deployment.tensor_parallel
+    model, t, stages = deployment.model, deployment.tensor_parallel, deployment.pipeline_parallel
     count = parameter_count(model)
     experts = model.moe.num_experts * count.expert * count.moe_layers if model.moe else 0
     dense = (count.body - experts) * WEIGHT_BYTES[deployment.linear_dtype] / t
@@ -89,8 +90,9 @@ def weights_bytes(deployment: Deployment) -> float:
         dense += (
             count.attention_layers * kv_projection * copies * WEIGHT_BYTES[deployment.linear_dtype]
         )
-    routed = experts * WEIGHT_BYTES[deployment.expert_dtype] / deployment.ranks
-    return dense + routed + (count.embedding + count.head) * 2.0 / t
+    routed = experts * WEIGHT_BYTES[deployment.expert_dtype] / deployment.stage_ranks
+    ends = (count.embedding + count.head) if stages == 1 else max(count.embedding, count.head)
+    return (dense + routed) / stages + ends * 2.0 / t
 
 
 def activation_bytes(deployment: Deployment, max_num_batched_tokens: int) -> float:
@@ -119,7 +121,8 @@ def plan_memory(
 ) -> MemoryPlan:
     """Share out one accelerator's memory; everything in bytes per accelerator.
 
-    It fits when the pool holds one sequence of `context_tokens`.
+    It fits when the pool holds one sequence of `context_tokens`. Of a pipeline the pool is that of
+    one of the batches in flight: a stage holds 1/p of the cache of each token, for p such batches.
     Raises ValueError where an argument is out of range.
     """
     if context_tokens < 1 or max_num_batched_tokens < 1:

@@ -102,7 +102,7 @@ def rates_of(c: Coefficients, work: Work, engine: EngineFlags) -> Rates:
         expert_compute=by_experts("expert_compute_{}"),
         expert_padding_tokens=by_experts("expert_padding_{}"),
         layer_s=layer * launches,
-        mixed_layer_s=c.mixed_layer_s,
+        mixed_layer_s=c.mixed_layer_s + work.latent * c.mixed_latent_layer_s,
         mixed_moe_layer_s=c.mixed_moe_layer_s,
         mixed_reduce_s=c.mixed_reduce_s,
         moe_layer_s=by_experts("moe_layer_{}_s") * launches * latest,

@@ -73,14 +73,16 @@ def step_terms(
     window_pairs Q_w as in `StepCost`.
 
         host        h + h_w·log2 t + s·m
-        launches    L·l + L_moe·l_moe, with prefill tokens also L·x + L_moe·x_moe + 2L·x_r
+        launches    L·l + L_moe·l_moe, with prefill tokens also L·x + L_moe·x_moe + 2L·x_r (l and x
+                    more with latent attention, l with quantised activations)
         linears     smooth max(w·P/t / (BW·e_w), 2·P·n/t / (F·e_c))
         activations 2·n·Σ(8·d + 3·dff/t) / (BW·e_v)
         experts     smooth max(touched·b / (BW·e_m), 2·p_e·(k·N + n0·touched)/R / (F·e_x)),
                     touched: `experts_touched`, N = n·dp tokens of all R ranks
         head        max(2·V·d/t / (BW·e_h), 2·V·d·m/t / (F16·e_c)) + 16·V·m / (BW·e_s)
         attention   kv·S / (BW·e_a) and 4·H·dh/t·Q / (F16·e_p)
-        collectives 2L·(a0 + a1·log2 t) + ring bytes·n / (link·e_l), and the data-parallel exchange
+        collectives 2L·(a0 + a1·log2 t) + ring bytes·n / (link·e_l), the data-parallel exchange, and
+                    a0 with the hidden states for each pipeline stage after the first
 
     The form follows measurements of vLLM on A100, H100, H200, B200 and B300 (calibration/).
     """
@@ -136,8 +138,9 @@ def _collective_s(work: Work, rates: Rates, tokens: Values) -> Values:
     exchange = rates.reduce_s + rates.reduce_hop_s * np.log2(
         work.tensor_parallel * work.data_parallel
     )
-    latency = work.reductions * reduce + work.exchanges * exchange
-    result: Values = latency + (work.reduce_bytes + work.exchange_bytes) * tokens / link
+    latency = work.reductions * reduce + work.exchanges * exchange + work.handoffs * rates.reduce_s
+    sent = work.reduce_bytes + work.exchange_bytes + work.handoff_bytes
+    result: Values = latency + sent * tokens / link
     return result
 
 

@@ -86,6 +86,10 @@ class Work:
     exchange_bytes: Values
     """Bytes one rank sends per token to gather and scatter tokens between data-parallel ranks."""
     exchanges: Values
+    handoff_bytes: Values
+    """Bytes one rank sends per token to the following pipeline stages."""
+    handoffs: Values
+    """Stages after the first."""
     link: Values
     """Peak bytes per second to the other accelerators."""
 
@@ -104,7 +108,9 @@ def work_of(deployment: Deployment) -> Work:
 
     Linears 2·P ops and w·P bytes, cut t ways; the head 2·V·d; cache max(1, Hkv/t) heads a rank;
     ring all-reduce 2(t − 1)/t·d·2 bytes a token, twice a layer (arXiv 1909.08053 §3); with data
-    parallelism an all-gather and a reduce-scatter of the hidden states around each routed layer.
+    parallelism an all-gather and a reduce-scatter of the hidden states around each routed layer;
+    between pipeline stages hidden states and residual, 2·d·2/t bytes a token. A step is the pass
+    of one batch through all stages.
     """
     model, chip, t = deployment.model, deployment.accelerator, deployment.tensor_parallel
     count = parameter_count(model)
@@ -141,8 +147,8 @@ def work_of(deployment: Deployment) -> Work:
         expert_bytes=routed
         * count.expert
         * WEIGHT_BYTES[deployment.expert_dtype]
-        / deployment.ranks,
-        expert_flops=2.0 * routed * count.expert / deployment.ranks,
+        / deployment.stage_ranks,
+        expert_flops=2.0 * routed * count.expert / deployment.stage_ranks,
         expert_peak=chip.peak_flops("fp8" if mxfp4 and expert_format == "fp4" else expert_format),
         expert_kernel=_expert_kernel(deployment),
         latent=model.mla is not None,
@@ -155,6 +161,8 @@ def work_of(deployment: Deployment) -> Work:
         reductions=2.0 * model.num_layers if t > 1 else 0.0,
         exchange_bytes=2.0 * routed * hidden_bytes * (dp - 1),
         exchanges=2.0 * routed if dp > 1 else 0.0,
+        handoff_bytes=2.0 * hidden_bytes / t * (deployment.pipeline_parallel - 1),
+        handoffs=deployment.pipeline_parallel - 1.0,
         link=chip.link_bytes_per_s,
     )
 

@@ -111,6 +111,23 @@ def test_an_unstated_engine_is_inferred(changes: dict[str, str], generation: str
     assert (f"engine generation {generation}" in one.assumed) != stated
 
 
+def test_a_pipeline_is_one_engine_a_stage_that_each_pass_all_stages() -> None:
+    """8 requests over 2 stages: two batches of 4 in flight, each at its own share of the cache."""
+    one = condition(STATIC, pipeline_parallel="2", n_accelerators="2", batch_size="8")
+    assert (one.deployment.pipeline_parallel, one.deployment.ranks, one.replicas) == (2, 2, 2)
+    assert one.parts == 2
+    assert one.deployment.tensor_parallel == 1
+    lone = condition(STATIC, pipeline_parallel="4", batch_size="1")
+    assert lone.parts == 1  # a single request leaves the other stages idle
+
+
+def test_formats_as_engines_spell_them() -> None:
+    one = condition(STATIC, weights_dtype="bfloat16", kv_dtype="fp8_e4m3")
+    assert (one.deployment.weights_dtype, one.deployment.kv_dtype) == ("bf16", "fp8")
+    assert condition(LOOP, weights_dtype="NVFP4").deployment.weights_dtype == "fp4"
+    assert "kv_dtype=bf16" in condition(STATIC, kv_dtype="auto").assumed
+
+
 @pytest.mark.parametrize(
     ("row", "changes", "message"),
     [
@@ -120,7 +137,7 @@ def test_an_unstated_engine_is_inferred(changes: dict[str, str], generation: str
         (OPEN, {"request_rate_per_s": ""}, "request_rate_per_s is blank"),
         (STATIC, {"tensor_parallel": "3"}, "^tensor_parallel 3 does not divide"),
         (LOOP, {"max_num_seqs": "512", "max_num_batched_tokens": "256"}, "^max_num_batched"),
-        (STATIC, {"pipeline_parallel": "2"}, "pipeline_parallel"),
+        (STATIC, {"pipeline_parallel": "33"}, "^pipeline_parallel 33: .* has 32 layers"),
         (STATIC, {"engine": "sglang"}, "sglang"),
         (LOOP, {"model": "huggyllama/llama-7b", "input_tokens": "4096"}, "exceeds the context"),
     ],

@@ -71,6 +71,25 @@ def test_throughput_is_of_the_whole_deployment() -> None:
     assert two.output_tokens_per_s == pytest.approx(2 * one.output_tokens_per_s, rel=0.05)
 
 
+def test_a_pipeline_trades_latency_for_room_where_tensor_parallelism_gains_both() -> None:
+    """Llama-70B in FP8 on four H100: stages pass a token on one after the other."""
+    row = {**LOOP, "model": "meta-llama/Llama-3.1-70B", "weights_dtype": "fp8"}
+    staged, split = Forecaster(FIT).forecast(
+        [
+            condition(row, pipeline_parallel="4", tensor_parallel="1", concurrency="8"),
+            condition(row, tensor_parallel="4", concurrency="8"),
+        ]
+    )
+    tpot = staged.latency_s["tpot_mean"].value
+    read_s = 68.5e9 / 3350e9  # each pass reads all weights once, whoever holds them
+    assert read_s < tpot < 2 * read_s
+    assert 2 < tpot / split.latency_s["tpot_mean"].value < 4
+    (lone,) = Forecaster(FIT).forecast(
+        [condition(row, pipeline_parallel="4", tensor_parallel="1", concurrency="1")]
+    )
+    assert staged.output_tokens_per_s > 6 * lone.output_tokens_per_s
+
+
 def test_ten_own_rows_move_the_forecast_to_their_level() -> None:
     """A user whose steps take 1.3 times as long sees 1.3 times the forecast, and a narrower one."""
     plain = forecast(STATIC)["tpot_mean"]
@@ -112,6 +131,21 @@ def test_a_row_of_an_open_load_tells_the_step_and_not_its_echo(rate: str) -> Non
     prior = calibration.decode_log_sd(CATALOG.model(OPEN["model"]))
     weight = 1 / (1 + (calibration.spread.shape_typical / prior) ** 2)
     assert found.mean == pytest.approx(weight * math.log(1.15), abs=0.02)
+
+
+def test_a_first_tokens_level_is_of_its_time_in_the_engine() -> None:
+    """Behind 200 ms of HTTP a prompt takes 1.3 times as long: without the HTTP it still does."""
+    behind = condition(LOOP, request_overhead_ms="200")
+    bare = condition(LOOP, request_overhead_ms="0")
+    plain = [one.latency_s["ttft_mean"].value for one in Forecaster(FIT).forecast([behind, bare])]
+    measured_s = 0.2 + 1.3 * (plain[0] - 0.2)
+    row = measurement(LOOP, request_overhead_ms="200", ttft_mean_ms=str(1000 * measured_s))
+    forecaster = Forecaster(FIT)
+    learn_levels(forecaster, [row], CATALOG)
+    moved = [one.latency_s["ttft_mean"].value for one in forecaster.forecast([behind, bare])]
+    factor = (moved[0] - 0.2) / (plain[0] - 0.2)
+    assert 1.1 < factor < 1.3  # part of the surprise is the load's, not the deployment's
+    assert moved[1] / plain[1] == pytest.approx(factor)
 
 
 def test_the_wait_of_a_queue_says_nothing_of_the_prompts() -> None:

@@ -33,6 +33,20 @@ def test_weights_of_an_8b_model_by_hand() -> None:
     assert in_8_bit == (8_030_261_248 - sixteen_bit_part) + 2 * sixteen_bit_part
 
 
+def test_stages_share_the_layers_and_each_end_holds_one_table() -> None:
+    whole = deploy("meta-llama/Llama-3.1-8B", "H100-SXM")
+    halved = deploy("meta-llama/Llama-3.1-8B", "H100-SXM", pipeline_parallel=2)
+    table = 2 * 128256 * 4096
+    assert weights_bytes(halved) == (weights_bytes(whole) - 2 * table) / 2 + table
+    assert plan_memory(halved, context_tokens=8192).kv_blocks > (
+        plan_memory(whole, context_tokens=8192).kv_blocks
+    )
+    assert not plan_memory(deploy("Qwen/Qwen3-32B", "A100-40GB-SXM"), context_tokens=4096).fits
+    assert plan_memory(
+        deploy("Qwen/Qwen3-32B", "A100-40GB-SXM", pipeline_parallel=4), context_tokens=4096
+    ).fits
+
+
 def test_kv_pool_agrees_with_a_published_start_up() -> None:
     """vLLM with Llama-3.1-8B bf16 on an H200 reports about 860,000 tokens of KV cache."""
     plan = plan_memory(deploy("meta-llama/Llama-3.1-8B", "H200-SXM"), context_tokens=8192)

@@ -126,6 +126,17 @@ def test_two_ranks_halve_the_reading_and_add_all_reduces() -> None:
     assert two.collectives > 64 * (C.reduce_s + C.reduce_hop_s)
 
 
+def test_stages_read_in_turn_and_hand_over() -> None:
+    """A batch passes both stages: the same reading, and one hand-over of 2·d 16-bit values."""
+    whole = breakdown(LLAMA, C, batch=4, context_tokens=500)
+    staged = breakdown(
+        LLAMA.model_copy(update={"pipeline_parallel": 2}), C, batch=4, context_tokens=500
+    )
+    assert staged.linears_memory == whole.linears_memory
+    handed = 4 * 2 * 4096 * 2 / (450e9 * C.link_bandwidth)
+    assert staged.collectives == pytest.approx(C.reduce_s + handed)
+
+
 def test_a_step_with_a_prompt_is_launched_in_pieces() -> None:
     pure = breakdown(LLAMA, C, batch=32, context_tokens=100)
     mixed = breakdown(LLAMA, C, batch=32, context_tokens=100, prompt_tokens=1)
