@@ -233,7 +233,7 @@ def text_of(outcome: Outcome) -> str:
         )
     if outcome.loads:
         lines += ["", table([_HEAD, *(row for one in outcome.loads for row in _rows(one))])]
-        lines.append("as shared: the machine as slow as streams side by side found it just before")
+        lines.append("as shared: at the pace that closed loops found just before and after")
     lines += ["", *(f"{name}: {path}" for name, path in outcome.files.items())]
     return "\n".join(lines)
 

@@ -152,15 +152,21 @@ def steps(results: Results, plan: dict[str, Any], deadline: float, only: str | N
         begin = {"ask": "start"}
         try:
             benchmarks = load_program().Benchmarks(
-                str(plan["folder"] / model["folder"]), {**plan["arguments"], **model["arguments"]}
+                str(plan["folder"] / model["folder"]), arguments_of(results, plan, model)
             )
             facts = benchmarks.start()
         except Exception as error:
-            for question in left:
-                results.add("steps", name, question, error=f"{type(error).__name__}: {error}"[:500])
+            told = f"{type(error).__name__}: {error}"[:500]
             print(f"{name}: the engine did not start: {error}", file=sys.stderr)
+            if failed_starts(results, name):
+                for question in left:
+                    results.add("steps", name, question, error=told)
+            results.add("steps", name, begin, error=told)
             return False
-        if not results.has("steps", name, begin):
+        if not any(
+            one["model"] == name and one["question"] == begin and one.get("facts")
+            for one in results.lines
+        ):
             results.add("steps", name, begin, answer=facts, facts=facts)
         for question in left:
             if time.monotonic() > deadline:
@@ -181,6 +187,21 @@ def steps(results: Results, plan: dict[str, Any], deadline: float, only: str | N
     return True
 
 
+def failed_starts(results: Results, name: str) -> int:
+    """How often a model's engine did not start."""
+    return sum(
+        one["model"] == name and one["question"] == {"ask": "start"} and "error" in one
+        for one in results.lines
+    )
+
+
+def arguments_of(results: Results, plan: dict[str, Any], model: dict[str, Any]) -> dict[str, Any]:
+    """An engine's settings; without compilation and CUDA graphs where it failed to start before,
+    in a process of its own, since a failed start leaves memory behind."""
+    eager = {"enforce_eager": True} if failed_starts(results, model["name"]) else {}
+    return {**plan["arguments"], **model["arguments"], **eager}
+
+
 def loads(results: Results, plan: dict[str, Any], deadline: float, only: str | None) -> bool:
     """Open loops through AsyncLLM, at rates and with predictions that the plan holds."""
     for model in plan["models"]:
@@ -190,7 +211,7 @@ def loads(results: Results, plan: dict[str, Any], deadline: float, only: str | N
             continue
         os.environ.pop("VLLM_ENABLE_V1_MULTIPROCESSING", None)
         folder = str(plan["folder"] / model["folder"])
-        arguments = {**plan["arguments"], **model["arguments"]}
+        arguments = arguments_of(results, plan, model)
         return asyncio.run(_loads(results, name, folder, arguments, left, deadline))
     return True
 

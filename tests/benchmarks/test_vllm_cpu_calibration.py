@@ -3,8 +3,8 @@ loads through its server. Prints the figures and how restless the machine was.
 
 Everything is measured in three rounds, so that a neighbour of a minute spoils one of them; figures
 are medians of the rounds. Step times are processor time at the machine's best. What goes over HTTP
-is wall time, predicted from the calibration alone before it is sent; the streams just before each
-load say what the machine was like then.
+is wall time, predicted before it is sent from closed loops so far; those just before and just after
+each load say what the machine was like meanwhile.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from advisor.calibrate.bench.behind import unrest_of
 from advisor.calibrate.bench.law import Belief, Steps, updated
+from advisor.calibrate.bench.loads import round_of
 from advisor.calibrate.bench.local import LocalRun, find_python, run_local
 from advisor.calibrate.bench.points import Point, Shape
 from advisor.calibrate.bench.session import COMPARED, Session, comparison_of
@@ -42,15 +44,18 @@ ARGUMENTS = {
 
 LARGEST_SEEN = 8
 SEEN = [
-    *(("decode", batch, context, 0) for batch in (1, 4, LARGEST_SEEN) for context in (64, 512)),
+    *(("decode", batch, context, 0) for batch in (1, 2, 4, LARGEST_SEEN) for context in (64, 512)),
     *(("prefill", 0, 0, tokens) for tokens in (32, 256, 1024)),
     ("mixed", 4, 64, 256),
 ]
-BETWEEN = [("decode", batch, context, 0) for batch in (2, 6) for context in (128, 256)]
+BETWEEN = [("decode", batch, context, 0) for batch in (3, 6) for context in (128, 256)]
 BEYOND = [("decode", 4 * LARGEST_SEEN, context, 0) for context in (64, 128)]
 
 BUDGET_S = float(os.environ.get("ADVISOR_VLLM_BENCHMARK_S", "600"))
 """Per model; the points take what they take, the rest goes to the loads."""
+
+FOLDER = os.environ.get("ADVISOR_VLLM_BENCHMARK_DIR")
+"""Where results stay, so that what was cut off goes on; a temporary folder by default."""
 
 
 def shapes(kinds: list[tuple[str, int, int, int]], repeat: int) -> tuple[Shape, ...]:
@@ -83,7 +88,7 @@ def errors_of(belief: Belief, groups: list[list[Point]]) -> np.ndarray:
     return np.asarray(predicted / measured - 1)
 
 
-def unrest_of(groups: list[list[Point]]) -> float:
+def difference_of(groups: list[list[Point]]) -> float:
     """Median difference of two rounds of one shape: what a perfect prediction could be off by."""
     pairs = [
         abs(np.log(one.value_s / other.value_s))
@@ -105,9 +110,10 @@ def test_steps_and_loads_of_vllm_on_this_processor(size: str, tmp_path: Path) ->
         for kinds in (SEEN, BETWEEN, BEYOND)
         for shape in shapes(kinds, repeat)
     ]
-    session = Session(output=tmp_path / "run.jsonl", budget_s=BUDGET_S, precision=0.9)
+    folder = Path(FOLDER) / size if FOLDER else tmp_path
+    session = Session(output=folder / "run.jsonl", budget_s=BUDGET_S, precision=0.9)
     run = LocalRun(
-        model=str(write_checkpoint(tmp_path / size, size)),
+        model=str(write_checkpoint(folder / "model", size)),
         python=python,
         arguments=ARGUMENTS,
         shapes=tuple(wanted),
@@ -126,7 +132,7 @@ def test_steps_and_loads_of_vllm_on_this_processor(size: str, tmp_path: Path) ->
     belief = updated(session.prior, seen)
     between, beyond = rounds_of(points, BETWEEN), rounds_of(points, BEYOND)
     inside, outside = errors_of(belief, between), errors_of(belief, beyond)
-    unrest = unrest_of(rounds_of(points, SEEN) + between + beyond)
+    unrest = difference_of(rounds_of(points, SEEN) + between + beyond)
     slow = np.median([point.slowdown for point in points])
     print(
         f"\n{size}: fitted on {len(seen)} points, median {belief.median_error:.1%}; rounds differ "
@@ -134,7 +140,7 @@ def test_steps_and_loads_of_vllm_on_this_processor(size: str, tmp_path: Path) ->
     )
     print(f"  between the batches: {_shown(inside)}  (5 % wanted)")
     print(f"  4 x the largest batch: {_shown(outside)}  (15 % wanted)")
-    _print_loads([point for point in session.points if point.shape.kind == "load"])
+    _print_loads(session)
 
     # The figures compared with are themselves no better than two rounds agree.
     assert np.median(np.abs(inside)) <= 0.05 + unrest
@@ -146,22 +152,41 @@ def _shown(errors: np.ndarray) -> str:
     return f"median {np.median(np.abs(errors)):.1%} ({each})"
 
 
-def _print_loads(loads: list[Point]) -> None:
-    """Medians of the repeats: TTFT, TPOT and E2E, and how slow the machine was just before each."""
+def _print_loads(session: Session) -> None:
+    """Medians of the repeats: TTFT, TPOT and E2E, and how restless the machine was."""
+    loads = [point for point in session.points if point.shape.kind == "load"]
+    rounds = [point for point in session.points if point.shape.kind == "overhead"]
+    if not loads:
+        print("  no budget was left for loads")
+        return
+    figures = [name for name in rounds[0].results if name.startswith(("lone_", "loop_"))]
+    logs = np.log([[point.results[name] for name in figures] for point in rounds])
+    paces = (logs - np.median(logs, axis=0)).mean(axis=1)
+    print(
+        f"  closed loops, {len(rounds)} rounds: the same requests took "
+        f"{np.exp(paces.min()):.2f} to {np.exp(paces.max()):.2f} x the usual; "
+        f"two rounds in turn differ by {np.median(np.abs(np.diff(paces))):.0%} (median), the same "
+        f"request by {unrest_of([round_of(point) for point in rounds]):.0%} (1-sd)"
+    )
     for share in sorted({point.predicted["share_of_capacity"] for point in loads}):
         same = [point for point in loads if point.predicted["share_of_capacity"] == share]
         compared = [comparison_of(point) for point in same]
-        slow = ", ".join(f"{point.slowdown:.2f}" for point in same)
+        around = ", ".join(
+            f"{point.results['pace_before']:.2f}/{point.results['pace_after']:.2f}"
+            for point in same
+        )
+        rates = ", ".join(f"{point.shape.rate_per_s:.3g}" for point in same)
         print(
-            f"  load {share:.0%} ({same[0].shape.rate_per_s:.3g}/s, {len(same)} times "
-            f"{compared[0].requests}); streams just before {slow} x those of the calibration"
+            f"  load {share:.0%} ({rates} requests/s, {compared[0].requests} and more each); "
+            f"closed loops before/after {around} x the usual"
         )
         for name in COMPARED:
             measured = [one.measured_ms[name] for one in compared]
-            alone = np.median([one.errors[name] for one in compared])
+            before = [one.errors[name] for one in compared]
             shared = np.median([one.errors_as_shared[name] for one in compared])
             print(
                 f"    {name.removesuffix('_ms'):8} measured {np.median(measured):8.1f} ms "
-                f"({min(measured):.1f} to {max(measured):.1f}), predicted {alone:+.0%}, "
-                f"for the machine as streams found it {shared:+.0%}"
+                f"({min(measured):.1f} to {max(measured):.1f}), predicted before "
+                f"{np.median(before):+.0%} ({', '.join(f'{one:+.0%}' for one in before)}), "
+                f"for the pace of the closed loops around {shared:+.0%}"
             )

@@ -49,6 +49,11 @@ UNSEEN = "decode:2x128,decode:8x256,decode:12x64,decode:12x384,prefill:256"
 
 BUDGET_S = 160
 
+SERVED_WITHIN = 2.0
+"""Factor within which a served figure is predicted. On two shared virtual cores the same requests
+took up to 1.6 times as long from one minute to the next, and at 60 % of capacity what clients see
+grows faster than the steps."""
+
 
 @pytest.fixture(scope="module")
 def python() -> Path:
@@ -139,8 +144,8 @@ def test_the_loads_were_predicted_before_they_were_sent(outcome: dict[str, Any])
         print(json.dumps({key: load[key] for key in ("errors", "errors_as_shared", "notes")}))
         assert load["requests"] >= 24
         for name in ("tpot_p50_ms", "e2e_p95_ms"):
-            assert load["measured_ms"][name] > 0
-            assert np.isfinite(load["errors"][name])
+            # Alone on a machine 15 %; others come and go within a load.
+            assert 1 / SERVED_WITHIN < 1 + load["errors_as_shared"][name] < SERVED_WITHIN
 
 
 @pytest.fixture(scope="module")
@@ -213,8 +218,7 @@ def test_vllm_bench_serve_beside_its_prediction(
                 f"{row.setup.request_rate_per_s:.2f}/s {metric}: measured {measured:.1f}, "
                 f"predicted {predicted[metric]:.1f} ({predicted[metric] / measured - 1:+.0%})"
             )
-            # Neighbours come and go between a run and its check: only nonsense is an error here.
-            assert 0.2 < predicted[metric] / measured < 5
+            assert 1 / SERVED_WITHIN < predicted[metric] / measured < SERVED_WITHIN
 
 
 def test_ctrl_c_ends_vllm_and_keeps_the_points(python: Path, folder: Path) -> None:

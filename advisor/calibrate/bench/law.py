@@ -46,7 +46,7 @@ PROCESSOR_START = {
     "layer_s": 300e-6,
     "mixed_layer_s": 50e-6,
     "host_step_v1_s": 2e-3,
-    "host_sequence_v1_s": 80e-6,
+    "host_sequence_v1_s": 35e-6,
     "kv_bandwidth": 0.3,
     "linear_bandwidth": 0.8,
 }
@@ -56,6 +56,11 @@ a GPU. Assumed, and soon forgotten once there are points."""
 CEILING_LOG_SD = 0.8
 BY_CEILINGS = ("linear_bandwidth", "linear_compute_16bit", "head_bandwidth", "activation_bandwidth")
 """A processor's shares of what was measured on it as a copy and a product: better known."""
+
+SEQUENCE_LOG_SD = 0.5
+"""So is what the engine's Python does for each sequence: the same lines as beside a GPU, where the
+shipped fit finds 17 µs, on a core that also computes. Small batches hardly tell it from the
+products of more rows, and beyond them it decides."""
 
 SHAPE_LOG_SD = 0.02
 """What the law's form leaves unexplained along batch and length, once its level is known."""
@@ -269,8 +274,7 @@ def prior_belief(law: Law, fit: FitFile) -> Belief:
     if calibration.label == "assumed":
         for name, value in PROCESSOR_START.items():
             logs[COEFFICIENT_NAMES.index(name)] = np.log(value)
-        by_ceiling = [COEFFICIENT_NAMES[index] in BY_CEILINGS for index in active]
-        covariance = np.diag(np.where(by_ceiling, CEILING_LOG_SD, PROCESSOR_LOG_SD) ** 2)
+        covariance = np.diag([_processor_log_sd(COEFFICIENT_NAMES[index]) ** 2 for index in active])
         count, knots = len(active), np.log(KNOTS[law.budget >= KNOTS])
         active += tuple(len(COEFFICIENT_NAMES) + place for place in range(len(knots)))
         whole = np.zeros((len(active), len(active)))
@@ -282,6 +286,13 @@ def prior_belief(law: Law, fit: FitFile) -> Belief:
         whole = covariance_for(fit, calibration.label)
         covariance = whole[np.ix_(active, active)] + DEPLOYMENT_LOG_SD**2 * np.eye(len(active))
     return Belief(law, logs, covariance, active)
+
+
+def _processor_log_sd(name: str) -> float:
+    """How well a processor's coefficient is known before it is measured."""
+    if name.startswith("host_sequence"):
+        return SEQUENCE_LOG_SD
+    return CEILING_LOG_SD if name in BY_CEILINGS else PROCESSOR_LOG_SD
 
 
 def updated(prior: Belief, points: Sequence[Point]) -> Belief:

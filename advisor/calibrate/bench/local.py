@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import time
@@ -114,7 +115,8 @@ def run_local(run: LocalRun, session: Session, catalog: Catalog) -> Outcome | No
     try:
         ended = work.measure()
     except BaseException:
-        session.finish("stopped", own_accelerator=known is None)
+        with contextlib.suppress(InputError):  # what ended it is told, not what it led to
+            session.finish("stopped", own_accelerator=known is None)
         raise
     return session.finish(ended, own_accelerator=known is None or own)
 

@@ -67,14 +67,21 @@ def write_outputs(
     """
     accelerator = belief.law.deployment.accelerator
     named = str(files.accelerator) if own_accelerator else accelerator.id
+    wanted = (files.accelerator, files.fits, files.rows)
+    parts = {path: path.with_name(path.name + ".part") for path in wanted}
     try:
         measured = accelerator.model_copy(update={"fits": Path(files.fits.name)})
-        files.accelerator.write_text(accelerator_text(measured), encoding="utf-8")
-        overhead = next((one for one in points if one.shape.kind == "overhead"), None)
-        write_fit(fit_with(shipped, belief, overhead=overhead), files.fits)
+        parts[files.accelerator].write_text(accelerator_text(measured), encoding="utf-8")
+        overheads = [one for one in points if one.shape.kind == "overhead"]
+        overhead = overheads[-1] if overheads else None  # each holds what is known by then
+        write_fit(fit_with(shipped, belief, overhead=overhead), parts[files.fits])
         rows = [row for point in points if (row := row_of(point, accelerator=named))]
-        write_measurements(rows, files.rows)
+        write_measurements(rows, parts[files.rows])
+        for path, part in parts.items():
+            part.replace(path)  # all or none: those of an earlier run are whole until then
     except OSError as error:
+        for part in parts.values():
+            part.unlink(missing_ok=True)
         raise InputError(
             f"--output {files.points}: its results cannot be written: {error.strerror}"
         ) from None

@@ -55,15 +55,21 @@ def repetitions(shape: Shape) -> int:
 
 
 def first_shapes(facts: EngineFacts) -> list[Shape]:
-    """Points that fix the law's level and slopes before it can choose for itself."""
+    """Points that fix the law's level and slopes before it can choose for itself.
+
+    On a processor also batches of two and four: products of two and three rows may take longer than
+    those of four, and nothing else shows it.
+    """
     most = batches(facts)
     room = facts.max_model_len - 64
     wide = most[min(len(most) - 1, 3)]
+    few = [batch for batch in (2, 4) if facts.device == "cpu" and batch < wide]
     return [
         Shape(kind="decode", batch=1, context_tokens=min(64, room)),
         Shape(kind="prefill", prompt_tokens=min(64, room)),
         Shape(kind="decode", batch=wide, context_tokens=min(64, room)),
         Shape(kind="prefill", prompt_tokens=min(512, room)),
+        *(Shape(kind="decode", batch=batch, context_tokens=min(64, room)) for batch in few),
     ]
 
 

@@ -45,7 +45,7 @@ class VllmServer:
             *command_line(arguments),
         ]
         # vLLM binds the worker's threads itself; what listens and schedules stays beside them.
-        self._command = pinned(command, beside, on_gpu=not beside)
+        self._command = ending_with_this(pinned(command, beside, on_gpu=not beside))
         self._variables = dict(variables)
         self.process: subprocess.Popen[bytes] | None = None
 
@@ -107,6 +107,12 @@ class VllmServer:
             except (urllib.error.URLError, OSError):
                 time.sleep(0.3)
         raise InputError(f"vllm serve did not answer in {START_TIMEOUT_S:,.0f} s (log: {self.log})")
+
+
+def ending_with_this(command: list[str]) -> list[str]:
+    """The command so that the system ends it where this process is killed; on Linux alone."""
+    setpriv = Path("/usr/bin/setpriv")
+    return [str(setpriv), "--pdeathsig", "TERM", *command] if setpriv.exists() else command
 
 
 def has_tokenizer(folder: Path) -> bool:

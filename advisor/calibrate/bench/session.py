@@ -56,7 +56,7 @@ class Comparison(Record):
     requests: NonNegativeInt
     predicted_ms: dict[str, float]
     as_shared_ms: dict[str, float]
-    """Predicted for the machine as slow as streams found it just before."""
+    """The same for the machine at the pace that closed loops found just before and just after."""
     measured_ms: dict[str, float]
     errors: dict[str, float]
     """predicted/measured − 1."""

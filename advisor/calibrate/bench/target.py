@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from advisor.calibrate.bench.behind import IN_PROCESS, Behind
 from advisor.calibrate.bench.law import SHAPE_LOG_SD, Belief, inward
 from advisor.calibrate.bench.points import EngineFacts
 from advisor.calibrate.served import measured
@@ -63,23 +64,12 @@ class Target:
     overhead_s: float = 0.0
     """What client and HTTP add to a request."""
     overhead_log_sd: float = 0.0
-    extra_step_s: float = 0.0
-    extra_sequence_s: float = 0.0
-    """What a step, and each sequence in it, takes longer behind HTTP than in process: messages
-    between the server's processes, and a stream for every sequence."""
-    server_factor: float = 1.0
-    """A step's time in the server's worker over the same step's in process, the machine at its
-    best: others that compete for the core's caches, and the machine as it usually is."""
+    behind: Behind = IN_PROCESS
+    """How its steps behind HTTP differ from those in process."""
 
     def served(self, cost: StepCost) -> StepCost:
         """A step's cost behind HTTP."""
-        cost = cost.scaled(self.server_factor)
-        sequences = np.arange(len(cost.sample_s))
-        return replace(
-            cost,
-            token_s=cost.token_s + self.extra_step_s,
-            sample_s=cost.sample_s + self.extra_sequence_s * sequences,
-        )
+        return self.behind.served(cost)
 
     def p95_s(self, cost: StepCost) -> float:
         """95th percentile of E2E within the engine: the mean of those close to it."""
@@ -125,22 +115,14 @@ class Target:
         return Interval(total, low, high, sd)
 
     def with_overhead(
-        self,
-        overhead_s: float,
-        log_sd: float,
-        *,
-        extra_step_s: float = 0.0,
-        extra_sequence_s: float = 0.0,
-        server_factor: float = 1.0,
+        self, overhead_s: float, log_sd: float, *, behind: Behind | None = None
     ) -> Target:
-        """The same load with other overheads."""
+        """The same load with another overhead, and other steps."""
         return replace(
             self,
             overhead_s=overhead_s,
             overhead_log_sd=log_sd,
-            extra_step_s=extra_step_s,
-            extra_sequence_s=extra_sequence_s,
-            server_factor=server_factor,
+            behind=behind or self.behind,
         )
 
     def _cost(self, belief: Belief, logs: FloatArray) -> StepCost:

@@ -8,7 +8,7 @@ import importlib.util
 import json
 import sys
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
 from bench_points import CHIP
@@ -104,6 +104,31 @@ def test_a_stage_skips_what_is_there_and_mends_a_cut_line(tmp_path: Path) -> Non
     assert not results.has("steps", "tiny", {"ask": "decode", "batch": 999})
     results.add("steps", "tiny", {"ask": "x"}, answer={"wall_s": [0.1]})
     assert len(programme("measure").Results(path).lines) == 4
+
+
+def test_an_engine_that_does_not_start_is_tried_once_more_without_graphs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measure = programme("measure")
+    tried = []
+
+    class Broken:
+        def __init__(self, model: str, arguments: dict[str, object]) -> None:
+            tried.append(arguments)
+            raise RuntimeError("CUDA graphs")
+
+    monkeypatch.setattr(measure, "load_program", lambda: SimpleNamespace(Benchmarks=Broken))
+    monkeypatch.setenv("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
+    model = {"name": "m", "folder": "m", "arguments": {"a": 1}, "steps": [{"ask": "copy"}]}
+    plan = {"folder": tmp_path, "arguments": {"b": 2}, "models": [model]}
+    results = measure.Results(tmp_path / "raw.jsonl")
+
+    assert not measure.steps(results, plan, 1e12, None), "call again"
+    assert not results.has("steps", "m", {"ask": "copy"})
+    assert not measure.steps(measure.Results(results.path), plan, 1e12, None)
+    assert tried == [{"a": 1, "b": 2}, {"a": 1, "b": 2, "enforce_eager": True}]
+    assert measure.steps(measure.Results(results.path), plan, 1e12, None), "given up"
+    assert len(tried) == 2
 
 
 def test_a_plan_holds_what_fits_and_predictions_made_beforehand(tmp_path: Path) -> None:

@@ -84,7 +84,7 @@ def test_every_point_says_what_it_was_measured_on(tmp_path: Path) -> None:
 
 
 def test_a_run_goes_on_where_it_was_stopped(tmp_path: Path) -> None:
-    first = session_in(tmp_path, precision=0.3)
+    first = session_in(tmp_path, precision=0.25)
     run_local(local(tmp_path), first, load_catalog())
     before = (tmp_path / "run.jsonl").read_bytes()
     again = session_in(tmp_path, precision=0.3)
