@@ -25,7 +25,7 @@ from advisor.trial.sandbox import sandbox_task
 from advisor.trial.sandbox.launch import launch
 from advisor.trial.store import TrialStore
 
-pytestmark = [pytest.mark.vllm, pytest.mark.live, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.vllm, pytest.mark.timeout(900)]
 
 REQUESTS = 60
 RATE_PER_S = 4.0
