@@ -27,14 +27,17 @@ class Visit:
         return size is not None and size["width"] < 600
 
     def settle(self) -> None:
-        """Wait until no script runs and no search is under way."""
-        self.page.wait_for_selector(IDLE, timeout=60_000)
+        """Wait until no script runs and no search is under way, and none starts after a moment."""
         busy = self.page.get_by_text("full search running").or_(
             self.page.get_by_text("Simulating:", exact=False)
         )
-        expect(busy).to_have_count(0, timeout=120_000)
-        self.page.wait_for_selector(IDLE, timeout=60_000)
-        self.page.wait_for_timeout(700)
+        settled = False
+        while not settled:
+            self.page.wait_for_selector(IDLE, timeout=60_000)
+            expect(busy).to_have_count(0, timeout=120_000)
+            self.page.wait_for_selector(IDLE, timeout=60_000)
+            self.page.wait_for_timeout(700)
+            settled = self.page.locator(IDLE).count() > 0 and busy.count() == 0
 
     def open(self, screen: str) -> None:
         """Go to a screen by its link, as a visitor does."""
