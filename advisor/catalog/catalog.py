@@ -97,10 +97,8 @@ class Catalog:
         if Path(name).exists():
             return read_model(Path(name))
         near = near_matches(self.models, name)
-        hint = f"; did you mean {_listed(near)}" if near else ""
-        raise InputError(
-            f"model '{name}' is not in the catalogue{hint}, or a path to its config.json?"
-        )
+        hint = f"did you mean {_listed(near)}, or a path" if near else "is there a path"
+        raise InputError(f"model '{name}' is not in the catalogue; {hint} to its config.json?")
 
     def accelerator(self, name: str) -> AcceleratorSpec:
         """The accelerator that a name means.

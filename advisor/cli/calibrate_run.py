@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from advisor.cli.arguments import add_json, engine_arguments, profile_path
 from advisor.cli.output import print_json, print_text, say, table
 from advisor.errors import InputError
+from advisor.figures import percent
 
 if TYPE_CHECKING:
     from advisor.calibrate.bench.points import Shape
@@ -218,7 +219,7 @@ def text_of(outcome: Outcome) -> str:
     counted = f"{outcome.points} points ({outcome.new_points} new) in {outcome.spent_s:,.0f} s"
     lines = [
         f"{engine}: {counted}, {outcome.ended}.",
-        f"Step times within {outcome.median_error:.1%} of the fitted law (median).",
+        f"Step times within {percent(outcome.median_error)} of the fitted law (median).",
     ]
     if outcome.after and outcome.before:
         a, b = outcome.after, outcome.before
@@ -242,16 +243,16 @@ _HEAD = ("load", "figure", "measured", "predicted", "error", "as shared", "error
 
 
 def _rows(load: Comparison) -> list[tuple[str, ...]]:
-    title = f"{load.rate_per_s:.3g}/s ({load.share_of_capacity:.0%})"
+    title = f"{load.rate_per_s:.3g}/s ({percent(load.share_of_capacity)})"
     return [
         (
             title,
             name.removesuffix("_ms").replace("_", " "),
             f"{measured:,.1f} ms",
             f"{load.predicted_ms[name]:,.1f} ms",
-            f"{load.errors[name]:+.0%}",
+            f"{100 * load.errors[name]:+.0f} %",
             f"{load.as_shared_ms[name]:,.1f} ms" if name in load.as_shared_ms else "",
-            f"{load.errors_as_shared[name]:+.0%}" if name in load.errors_as_shared else "",
+            f"{100 * load.errors_as_shared[name]:+.0f} %" if name in load.errors_as_shared else "",
         )
         for name, measured in load.measured_ms.items()
         if name in load.predicted_ms

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from advisor.cli.output import paragraph, table
+from advisor.figures import percent
 from advisor.trial.wording import ARM_NAMES, MEASURES, endpoint_lines, error_text, shown
 
 if TYPE_CHECKING:
@@ -27,8 +28,9 @@ def _parts(report: TrialReport) -> Iterator[str]:
     if report.load is not None:
         load = report.load
         yield paragraph(
-            f"Load: {load.requests:,} requests at {load.rate_per_s:.1f}/s, {load.share:.0%} of the "
-            f"{load.sustainable_rate_per_s:.1f}/s that the whole was measured to take"
+            f"Load: {load.requests:,} requests at {load.rate_per_s:.1f}/s, "
+            f"{percent(load.share)} of the {load.sustainable_rate_per_s:.1f}/s that the whole was "
+            "measured to take"
         )
     if report.threshold is not None:
         yield paragraph(f"Threshold {report.threshold.threshold:.6g}: {report.threshold.basis}")
@@ -38,8 +40,8 @@ def _parts(report: TrialReport) -> Iterator[str]:
         yield table(rows, left=2)
     for split in report.splits:
         yield (
-            f"Accuracy on {split.split} ({split.rows:,} rows): small {split.slm:.1%}, "
-            f"large {split.llm:.1%}"
+            f"Accuracy on {split.split} ({split.rows:,} rows): small {percent(split.slm)}, "
+            f"large {percent(split.llm)}"
         )
     if report.attributions:
         header = ["What was wrong", "projected", "measured", "E2E p95", "change"]

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from advisor.decide.recommendation import Role
+from advisor.figures import percent
 from advisor.serving.arrivals import Arrivals, Gamma, Poisson, Trace
 from advisor.trial.calibration import EndpointCalibration, calibrate_endpoint, throughput
 from advisor.trial.choice import PairedRows, choose_threshold
@@ -266,7 +267,8 @@ class Trial:
         )
         self.session.announce(
             f"projection written: {self.load.requests:,} requests at {self.load.rate_per_s:.1f}/s "
-            f"({self.load.share:.0%} of the measured {self.load.sustainable_rate_per_s:.1f}/s), "
+            f"({percent(self.load.share)} of the measured "
+            f"{self.load.sustainable_rate_per_s:.1f}/s), "
             f"E2E p95 {self.projections['router'].e2e_p95_ms.value:.1f} ms"
         )
 

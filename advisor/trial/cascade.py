@@ -102,6 +102,26 @@ class Played:
     """Handed up after the small model, of all."""
     direct: BoolArray
 
+    @classmethod
+    def of(
+        cls,
+        sent_s: FloatArray,
+        shown_s: FloatArray,
+        end_s: FloatArray,
+        large_tokens: NDArray[np.int64],
+        *,
+        escalated: BoolArray,
+        direct: BoolArray,
+    ) -> Played:
+        """From the times on the wall; (runs, n), those of sending (n,)."""
+        return cls(
+            ttft_s=shown_s - sent_s,
+            e2e_s=end_s - sent_s,
+            tpot_s=(end_s - shown_s) / np.maximum(large_tokens - 1, 1),
+            escalated=escalated,
+            direct=direct,
+        )
+
     @property
     def escalation_rate(self) -> FloatArray:
         """(runs,) of the requests that the small model was asked."""
@@ -144,14 +164,8 @@ def play(pieces: Pieces, sent_s: FloatArray, *, runs: int, seed: int) -> Played:
     decode = np.where(asked, (rows.large_s - rows.large_first_s)[index] * speed, 0.0)
     shown = np.stack([c.wall(one) for c, one in zip(clocks, ready - decode, strict=True)])
     end = np.stack([clock.wall(one) for clock, one in zip(clocks, ready, strict=True)])
-    gaps = np.maximum(rows.large_tokens[index] - 1, 1)
-    return Played(
-        ttft_s=shown - sent_s,
-        e2e_s=end - sent_s,
-        tpot_s=(end - shown) / gaps,
-        escalated=escalated,
-        direct=direct,
-    )
+    tokens = rows.large_tokens[index]
+    return Played.of(sent_s, shown, end, tokens, escalated=escalated, direct=direct)
 
 
 @dataclass(frozen=True, eq=False)

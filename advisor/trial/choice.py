@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from advisor.figures import percent
 from advisor.quality.threshold import certify, fixed_grid
 from advisor.records import Record
 from advisor.task import TaskProfile
@@ -72,7 +73,7 @@ def choose_threshold(rows: PairedRows, task: TaskProfile) -> ThresholdChoice:
         known = rows.confidence[rows.passed & ~np.isnan(rows.confidence)]
         share = UNLABELLED_SHARE * allowed
         threshold = float(np.quantile(known, share)) if len(known) else 0.0
-        basis = f"no labels: hands up {share:.0%} of the answers that pass the gates"
+        basis = f"no labels: hands up {percent(share)} of the answers that pass the gates"
         return _choice(rows, threshold, certified=False, basis=basis)
     target, level = task.quality.threshold, task.quality.confidence
     certificate = certify(
@@ -85,7 +86,7 @@ def choose_threshold(rows: PairedRows, task: TaskProfile) -> ThresholdChoice:
     )
     if certificate.threshold is not None:
         basis = (
-            f"certified: quality of at least {target:.1%} with {level:.0%} confidence on "
+            f"certified: quality of at least {percent(target)} with {percent(level)} confidence on "
             f"{certificate.rows:,} rows"
         )
         return _choice(rows, certificate.threshold, certified=True, basis=basis)
@@ -94,7 +95,7 @@ def choose_threshold(rows: PairedRows, task: TaskProfile) -> ThresholdChoice:
     enough = np.flatnonzero(quality >= target)
     index = int(enough[0]) if len(enough) else int(quality.argmax())
     reached = "reaches" if len(enough) else "comes nearest to"
-    basis = f"not certified ({certificate.reason}); this threshold {reached} {target:.1%} on "
+    basis = f"not certified ({certificate.reason}); this threshold {reached} {percent(target)} on "
     basis += f"{len(rows.small):,} rows"
     return _choice(rows, float(grid[index]), certified=False, basis=basis)
 

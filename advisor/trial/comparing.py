@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from advisor.decide.recommendation import Architecture
+from advisor.figures import percent
 from advisor.task import TaskProfile
 from advisor.trial.cascade import Pieces, Rows, play
 from advisor.trial.expectation import Expectation
@@ -192,8 +193,8 @@ def _swaps(expected: Expectation, pieces: Pieces, seen: UnderLoad) -> Iterator[_
         threshold = _threshold_for(expected, seen.escalation_rate)
         yield _Swap(
             "escalation rate",
-            f"{rate:.1%}",
-            f"{seen.escalation_rate:.1%}",
+            f"{percent(rate)}",
+            f"{percent(seen.escalation_rate)}",
             threshold=(expected, threshold),
         )
     if seen.router_hold_s is not None:
@@ -278,7 +279,7 @@ def _option(
 def _misses(task: TaskProfile, figures: LoadProjection | ArmMeasurement) -> Iterator[str]:
     quality = figures.quality
     if quality is not None and quality.value < task.quality.threshold:
-        yield f"quality {quality.value:.1%} < {task.quality.threshold:.1%}"
+        yield f"quality {percent(quality.value)} < {percent(task.quality.threshold)}"
     for name, bound_ms in task.latency.bounds.items():
         found = getattr(figures, name)
         if found is not None and found.value > bound_ms:
@@ -286,7 +287,7 @@ def _misses(task: TaskProfile, figures: LoadProjection | ArmMeasurement) -> Iter
     rate = figures.escalation_rate
     limit = task.constraints.max_escalation_rate
     if rate is not None and rate.value > limit:
-        yield f"escalation {rate.value:.1%} > {limit:.0%}"
+        yield f"escalation {percent(rate.value)} > {percent(limit)}"
     budget, cost = task.constraints.budget_usd_per_month, figures.cost_usd_per_request
     if budget is not None and cost is not None:
         month = cost.value * task.traffic.requests_per_month

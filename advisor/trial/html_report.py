@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator, Sequence
 from html import escape
 
+from advisor.figures import percent
 from advisor.trial.report import Comparison, TrialReport
 from advisor.trial.verdict import RequirementVerdict
 from advisor.trial.wording import ARM_NAMES, MEASURES, endpoint_lines, error_text, shown
@@ -87,7 +88,7 @@ def _advice(report: TrialReport) -> Iterator[str]:
     yield f"<p>{escape(_sentence(report.what_changed))}</p>"
     rows = []
     for one in report.advice.options:
-        quality = "—" if one.quality is None else f"{one.quality:.1%}"
+        quality = "—" if one.quality is None else f"{percent(one.quality)}"
         latency = "—" if one.e2e_p95_ms is None else f"{one.e2e_p95_ms:.1f} ms"
         cost = one.cost_usd_per_million_requests
         price = "—" if cost is None else f"${cost:,.3g}"
@@ -108,7 +109,7 @@ def _how(report: TrialReport) -> Iterator[str]:
         load = report.load
         yield (
             f"<li>{load.requests:,} requests at {load.rate_per_s:.1f}/s "
-            f"({escape(settings.arrivals)} arrivals), {load.share:.0%} of the "
+            f"({escape(settings.arrivals)} arrivals), {percent(load.share)} of the "
             f"{load.sustainable_rate_per_s:.1f}/s that the whole was measured to take.</li>"
         )
     if report.threshold is not None:
@@ -124,8 +125,8 @@ def _how(report: TrialReport) -> Iterator[str]:
         )
     for split in report.splits:
         yield (
-            f"<li>Accuracy on {escape(split.split)} ({split.rows:,} rows): small {split.slm:.1%}, "
-            f"large {split.llm:.1%}.</li>"
+            f"<li>Accuracy on {escape(split.split)} ({split.rows:,} rows): "
+            f"small {percent(split.slm)}, large {percent(split.llm)}.</li>"
         )
     for role, found in report.calibration.items():
         yield (

@@ -62,14 +62,8 @@ def play_together(
         ready = passed.answered_s + works.besides_s * speed[run]
         decode = _decode_s(rows, drawn, passed)
         shown[run], end[run] = clock.wall(ready - decode), clock.wall(ready)
-    gaps = np.maximum(rows.large_tokens[index] - 1, 1)
-    return Played(
-        ttft_s=shown - sent_s,
-        e2e_s=end - sent_s,
-        tpot_s=(end - shown) / gaps,
-        escalated=escalated,
-        direct=direct,
-    )
+    tokens = rows.large_tokens[index]
+    return Played.of(sent_s, shown, end, tokens, escalated=escalated, direct=direct)
 
 
 def cascade_works(

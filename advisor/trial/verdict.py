@@ -16,6 +16,7 @@ from typing import Literal
 
 import numpy as np
 
+from advisor.figures import percent
 from advisor.quality.bounds import lower_bound, rows_to_certify, upper_bound
 from advisor.records import Record
 from advisor.task import TaskProfile
@@ -94,7 +95,7 @@ def quality_verdict(task: TaskProfile, records: Sequence[RequestRecord]) -> Requ
     """Of the answers, at least so many right."""
     target, confidence = task.quality.threshold, task.quality.confidence
     measured, rows = quality_of(records)
-    words = f"{task.quality.metric.replace('_', ' ')} of at least {target:.1%}"
+    words = f"{task.quality.metric.replace('_', ' ')} of at least {percent(target)}"
     if measured is None:
         tried = any(record.status in TRIED for record in records)
         why = "no row says what is expected" if tried else "nothing was tried"
@@ -107,7 +108,7 @@ def quality_verdict(task: TaskProfile, records: Sequence[RequestRecord]) -> Requ
         state=state,
         bound=target,
         measured=measured,
-        basis=f"{right:g} of {rows:,} labelled requests right, at {confidence:.0%} confidence",
+        basis=f"{right:g} of {rows:,} labelled requests right, at {percent(confidence)} confidence",
         more_requests=more,
     )
 
@@ -162,7 +163,7 @@ def escalation_verdict(
     """At most so many of the small model's answers handed up."""
     asked = [r for r in records if r.status == "completed" and asked_small(r)]
     up = sum(was_escalated(record) for record in asked)
-    words = f"escalation rate of at most {limit:.0%}"
+    words = f"escalation rate of at most {percent(limit)}"
     if not asked:
         return _unmeasured(words, "escalation_rate", limit, "the small model answered nothing")
     state, more = _decide(up, len(asked), allowed=limit, confidence=confidence)

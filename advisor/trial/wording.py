@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from advisor.figures import percent
 from advisor.trial.report import Comparison, TrialReport
 
 MEASURES: Mapping[str, str] = {
@@ -35,7 +36,7 @@ _SERVERS: Mapping[str, str] = {
 def shown(measure: str, value: float) -> str:
     """A figure with its unit."""
     if measure in ("quality", "escalation_rate"):
-        return f"{value:.1%}"
+        return percent(value)
     if measure == "cost_usd_per_request":
         return f"${1e6 * value:,.3g}"
     if measure == "cost_usd_per_month":
@@ -45,7 +46,7 @@ def shown(measure: str, value: float) -> str:
 
 def error_text(one: Comparison) -> str:
     """How far the projection was off: points for shares, percent for the rest."""
-    return f"{100 * one.error:+.1f} points" if one.unit == "share" else f"{one.error:+.1%}"
+    return f"{100 * one.error:+.1f} points" if one.unit == "share" else f"{100 * one.error:+.1f} %"
 
 
 def endpoint_lines(report: TrialReport) -> Iterator[str]:

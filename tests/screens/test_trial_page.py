@@ -90,7 +90,7 @@ def test_a_past_trial_shows_its_verdict_in_every_tab(records: Path, tmp_path: Pa
     assert "colours: 3 requirements, 3 held" in words
     shown = app.dataframe[0].value
     assert list(shown["Verdict"]) == ["Held", "Held", "Held"]
-    assert list(shown["Measured"]) == ["100.0%", "50.0 ms", "10.0%"]
+    assert list(shown["Measured"]) == ["100 %", "50.0 ms", "10 %"]
     for tab in ("Over time", "What was wrong", "Recommendation", "Method"):
         app.session_state["trial.tab"] = tab
         app.run()

@@ -127,7 +127,7 @@ def test_the_threshold_is_certified_where_the_labels_allow_it() -> None:
     assert found.certified
     assert 0.3 < found.threshold <= 0.95
     assert (found.escalation_rate, found.quality) == (0.1, 1.0)
-    assert found.basis.startswith("certified: quality of at least 90.0%")
+    assert found.basis.startswith("certified: quality of at least 90 %")
 
 
 def test_where_nothing_is_certified_the_choice_says_so() -> None:

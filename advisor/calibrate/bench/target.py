@@ -13,6 +13,7 @@ from advisor.calibrate.bench.points import EngineFacts
 from advisor.calibrate.served import measured
 from advisor.catalog.fits import interval_90
 from advisor.errors import DoesNotFitError
+from advisor.figures import percent
 from advisor.physics.step_cost import StepCost
 from advisor.serving.capacity import LEAST_REQUESTS, saturated_throughput
 from advisor.serving.engine import EngineSettings
@@ -260,7 +261,7 @@ def within(requests: Requests, max_model_len: int) -> Requests:
     share = float((total > max_model_len).mean())
     if share > 0.05:
         raise DoesNotFitError(
-            f"{share:.0%} of the task's requests are longer than the engine's context of "
+            f"{percent(share)} of the task's requests are longer than the engine's context of "
             f"{max_model_len:,} tokens (set it with --engine-args max_model_len=…)"
         )
     outputs = np.minimum(requests.output_tokens, max_model_len // 2)

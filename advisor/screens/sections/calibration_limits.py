@@ -29,9 +29,10 @@ KNOWN = """\
   known why: token streaming that slows the frontend was tried as a term and explains little of it.
 - **TTFT of other people's servers** varies with client, HTTP and prefix-cache hits; two sources say
   neither what they average nor how requests began.
-- **Percentiles** (p95, p99) were published for eight rows. Below saturation those of TTFT are off
-  by 1 to 16 % and those of E2E by 1 to 7 %; at saturation by several times, since a queue that
-  grows depends on how long the load lasted and how many requests its client keeps open.
+- **Percentiles** (p95, p99) were published for eight rows. Of the four below saturation those of
+  TTFT are off by up to 28 % (p99 of the row next to saturation by two thirds) and those of E2E by
+  up to 23 %; at saturation by several times, since a queue that grows depends on how long the load
+  lasted and how many requests its client keeps open.
 - **Attention data-parallel** layouts and **accelerators of other makers** have few rows or none:
   the label says *transferred* or *assumed*, and intervals are wider.
 """

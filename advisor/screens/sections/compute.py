@@ -34,7 +34,7 @@ def draw(deployment: Deployment) -> None:
     with st.grid(4, min_column_width=150):
         st.metric("Counted", operations(flops.total), border=True)
         st.metric("Rule of thumb 2·P·T", operations(flops.rule_of_thumb), border=True)
-        st.metric("Rule is off by", f"{flops.difference:+.1%}".replace("%", " %"), border=True)
+        st.metric("Rule is off by", f"{100 * flops.difference:+.1f} %", border=True)
         st.metric(
             "Active parameters",
             count(parameters.active),

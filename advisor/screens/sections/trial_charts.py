@@ -9,6 +9,7 @@ import pandas as pd
 import streamlit as st
 
 from advisor.screens import charts
+from advisor.screens.formatting import percent
 from advisor.trial.progress import Progress, SharePoint
 from advisor.trial.projection import Figure
 
@@ -69,7 +70,7 @@ def escalation(progress: Progress, limit: float) -> None:
         progress.escalation,
         title="Escalation rate, %",
         bound=limit,
-        bound_title=f"limit {limit:.0%}",
+        bound_title=f"limit {percent(limit)}",
         projected=projected,
         alt_text="Running escalation rate with its interval, the projection and the limit",
     )
@@ -84,7 +85,7 @@ def quality(progress: Progress, threshold: float) -> None:
         progress.quality,
         title="Quality, %",
         bound=threshold,
-        bound_title=f"required {threshold:.0%}",
+        bound_title=f"required {percent(threshold)}",
         projected=progress.projection.quality if progress.projection else None,
         alt_text="Running quality with its interval, the projection and the required quality",
     )

@@ -177,7 +177,7 @@ def _method(report: TrialReport) -> None:
         load = report.load
         lines.append(
             f"{load.requests:,} requests at {load.rate_per_s:.1f}/s ({settings.arrivals} "
-            f"arrivals), {load.share:.0%} of the {load.sustainable_rate_per_s:.1f}/s that the "
+            f"arrivals), {percent(load.share)} of the {load.sustainable_rate_per_s:.1f}/s that the "
             "whole was measured to take."
         )
     if report.threshold is not None:
