@@ -22,7 +22,8 @@ from advisor.decide.explain import (
     warnings_of,
 )
 from advisor.decide.labelled import Evidence, evidence_of
-from advisor.decide.options import SEED, require_options, shape_key
+from advisor.decide.load import SEED, shape_key
+from advisor.decide.options import require_options
 from advisor.decide.projection import alternative_of, chosen_of, projection_of
 from advisor.decide.recommendation import (
     Alternative,

@@ -11,7 +11,8 @@ from scipy.special import ndtr
 
 from advisor.catalog import HostedModel
 from advisor.decide.curves import TierCurve
-from advisor.decide.options import Load, SelfHostedOption
+from advisor.decide.load import Load
+from advisor.decide.options import SelfHostedOption
 from advisor.decide.recommendation import Architecture, Role, short_name
 from advisor.economics import Amount
 from advisor.quality.escalation import HybridProjection

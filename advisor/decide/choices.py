@@ -10,9 +10,9 @@ from functools import cached_property
 from advisor.catalog import Assumptions, Catalog, HostedModel
 from advisor.catalog.models import ModelSpec, Precision
 from advisor.decide.candidates import TierChoice
+from advisor.decide.load import Load, load_of
 from advisor.decide.options import (
     Hardware,
-    Load,
     Misfit,
     SelfHostedOption,
     admitted_hardware,
@@ -20,7 +20,6 @@ from advisor.decide.options import (
     deployments_of,
     formats_of,
     hosted_options,
-    load_of,
 )
 from advisor.decide.recommendation import Role
 from advisor.economics import NOTHING, adaptation_once, hosted_request, spread_over_months

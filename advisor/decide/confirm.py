@@ -17,7 +17,7 @@ from advisor.decide.assessment import METRICS
 from advisor.decide.candidates import Candidate, Outlook, SizedTier
 from advisor.decide.curves import step_of
 from advisor.decide.hosted import HostedLatency
-from advisor.decide.options import SEED, load_of
+from advisor.decide.load import SEED, load_of
 from advisor.decide.recommendation import Role
 from advisor.decide.search import Search
 from advisor.decide.sizing import ESCALATION_MARGIN

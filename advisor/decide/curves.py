@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from advisor.catalog import Assumptions, HostedModel
 from advisor.decide.hosted import HostedLatency
-from advisor.decide.options import Load, SelfHostedOption
+from advisor.decide.load import Load
+from advisor.decide.options import SelfHostedOption
 from advisor.physics.step_cost import StepCost
 from advisor.serving.deployed import level_log_sd, steps_of
 from advisor.serving.metrics import is_drifting

@@ -20,7 +20,8 @@ from advisor.decide.candidates import (
 from advisor.decide.choices import TierList
 from advisor.decide.curves import TierCurve, hosted_curve, simulated_curve
 from advisor.decide.escalation import EscalationPlans
-from advisor.decide.options import Misfit, SelfHostedOption, shape_key
+from advisor.decide.load import shape_key
+from advisor.decide.options import Misfit, SelfHostedOption
 from advisor.decide.recommendation import Architecture, Role
 from advisor.decide.sizing import Mixture, Sizing, hybrid_replicas, replicas_for
 from advisor.quality.escalation import ConfidencePrior, HybridProjection
