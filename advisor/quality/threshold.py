@@ -28,14 +28,9 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
 from advisor.errors import InputError
-from advisor.quality.bounds import (
-    binomial_p_value,
-    hoeffding_bentkus_p_value,
-    lower_bound,
-    rows_to_certify,
-    upper_bound,
-)
+from advisor.quality.bounds import lower_bound, rows_to_certify, upper_bound
 from advisor.quality.labels import read_log_pairs
+from advisor.quality.paired_losses import PairedLosses, number_column
 from advisor.quality.pairs import read_pairs
 from advisor.quality.two_ends import levels
 from advisor.records import Record
@@ -45,12 +40,6 @@ Start = Literal["llm", "slm", "both", "pilot"]
 
 INTERVAL_CONFIDENCE = 0.90
 """Of the quality interval beside the certificate."""
-
-PILOT_EVERY = 4
-"""With `start="pilot"` every fourth row chooses where to start and proves nothing."""
-
-REPEATED_SHARE = 0.5
-"""Warn where more rows than this repeat another row to the last digit."""
 
 
 class CertifiedQuality(Record):
@@ -119,7 +108,7 @@ def certify(
         InputError: no rows, columns of different lengths, values outside [0, 1], or levels that
             are no probabilities.
     """
-    rows = _Rows.checked(confidence, slm_correct, llm_correct, gate_passed)
+    rows = PairedLosses.checked(confidence, slm_correct, llm_correct, gate_passed)
     _check_level("target", target)
     _check_level("confidence", confidence_level)
     thresholds = fixed_grid(rows.confidence) if grid is None else _checked_grid(grid)
@@ -201,93 +190,6 @@ def _ends(confidence: FloatArray) -> tuple[float, float]:
     return -largest, largest
 
 
-class _Rows:
-    """Validated columns, sorted by confidence: losses at any threshold by prefix sums."""
-
-    def __init__(
-        self, confidence: FloatArray, slm: FloatArray, llm: FloatArray, gate: NDArray[np.bool_]
-    ) -> None:
-        self.count = len(confidence)
-        self.confidence = confidence
-        self.ungated = int((~gate | np.isnan(confidence)).sum())
-        self._columns = (confidence, slm, llm, gate)
-        accepted = gate & ~np.isnan(confidence)
-        order = np.argsort(confidence[accepted], kind="stable")
-        self._sorted = confidence[accepted][order]
-        always = float(llm[~accepted].sum())
-        # Right answers when the k least confident are handed up: L of those, S of the rest.
-        self._right = (
-            always
-            + np.concatenate([[0.0], np.cumsum((llm - slm)[accepted][order])])
-            + float(slm[accepted].sum())
-        )
-        self.binary = bool(np.isin(slm, (0, 1)).all() and np.isin(llm, (0, 1)).all())
-
-    @classmethod
-    def checked(
-        cls,
-        confidence: ArrayLike,
-        slm_correct: ArrayLike,
-        llm_correct: ArrayLike,
-        gate_passed: ArrayLike | None,
-    ) -> _Rows:
-        score = _column("confidence", confidence)
-        # Infinite scores are as sure, or as unsure, as a finite number can say.
-        score = np.clip(score, -np.finfo(float).max, np.finfo(float).max / 2)
-        slm = _score_column("slm_correct", slm_correct, len(score))
-        llm = _score_column("llm_correct", llm_correct, len(score))
-        gate = (
-            np.ones(len(score), dtype=bool)
-            if gate_passed is None
-            else _score_column("gate_passed", gate_passed, len(score)) >= 1
-        )
-        return cls(score, slm, llm, gate)
-
-    def split(self) -> tuple[_Rows, _Rows]:
-        """Every fourth row, and the others."""
-        if self.count < 2 * PILOT_EVERY:
-            raise InputError(f"start = pilot: {2 * PILOT_EVERY} rows are needed, not {self.count}")
-        pilot = np.arange(self.count) % PILOT_EVERY == 0
-        return (
-            _Rows(*(column[pilot] for column in self._columns)),
-            _Rows(*(column[~pilot] for column in self._columns)),
-        )
-
-    def curve(self, thresholds: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Mean quality and share handed up at each threshold."""
-        handed = np.searchsorted(self._sorted, thresholds, side="left")
-        quality = self._right[handed] / self.count
-        return quality, (handed + self.ungated) / self.count
-
-    def p_values(self, quality: FloatArray, *, allowed_loss: float) -> FloatArray:
-        """p-value of H: the true loss exceeds what is allowed, at each threshold."""
-        if self.binary:
-            wrong = np.rint(self.count * (1 - quality))
-            return binomial_p_value(wrong, self.count, allowed_loss=allowed_loss)
-        return hoeffding_bentkus_p_value(1 - quality, self.count, allowed_loss=allowed_loss)
-
-    def warnings(self) -> tuple[str, ...]:
-        found = []
-        confidence, slm, llm, gate = self._columns
-        missing = int(np.isnan(confidence).sum())
-        if missing:
-            found.append(
-                f"{missing:,} of {self.count:,} rows have no confidence: they count as handed up"
-            )
-        levels = len(np.unique(confidence))
-        # With few levels (rounded scores, ties) equal rows are no sign of copying.
-        if self.count / 20 < levels < (1 - REPEATED_SHARE) * self.count:
-            distinct = len(np.unique(np.column_stack([confidence, slm, llm, gate]), axis=0))
-            if distinct < (1 - REPEATED_SHARE) * self.count:
-                found.append(
-                    f"only {distinct:,} of {self.count:,} rows differ: if rows are copies of "
-                    "others, they are not independent and the certificate does not hold"
-                )
-        if levels == 1 and self.count - missing > 1:
-            found.append("all rows have the same confidence: no threshold can tell them apart")
-        return tuple(found)
-
-
 @dataclass(frozen=True)
 class _Spending:
     """The part of δ that each starting end may spend; 0: it is no start."""
@@ -299,7 +201,7 @@ class _Spending:
 
 
 def _spending(
-    rows: _Rows, quality: FloatArray, start: Start, *, target: float, delta: float
+    rows: PairedLosses, quality: FloatArray, start: Start, *, target: float, delta: float
 ) -> _Spending:
     if start == "slm":
         return _Spending(llm=0.0, slm=delta, after_all=0.0)
@@ -375,35 +277,13 @@ def _interval(observed: float, rows: int) -> CertifiedQuality:
     )
 
 
-def _column(name: str, values: ArrayLike) -> FloatArray:
-    try:
-        column = np.asarray(values, dtype=float)
-    except (TypeError, ValueError):
-        raise InputError(f"{name}: numbers were expected") from None
-    if column.ndim != 1 or len(column) == 0:
-        raise InputError(f"{name}: one column with at least one row was expected")
-    return column
-
-
-def _score_column(name: str, values: ArrayLike, rows: int) -> FloatArray:
-    column = _column(name, values)
-    if len(column) != rows:
-        raise InputError(f"{name}: {len(column):,} rows, but confidence has {rows:,}")
-    wrong = np.flatnonzero(~((column >= 0) & (column <= 1)))
-    if len(wrong):
-        raise InputError(
-            f"{name} = {column[wrong[0]]:g} in row {wrong[0] + 1}: 0, 1 or a score between"
-        )
-    return column
-
-
 def _check_level(name: str, value: float) -> None:
     if not 0 < value < 1:
         raise InputError(f"{name} = {value:g}: a fraction between 0 and 1 is expected")
 
 
 def _checked_grid(grid: ArrayLike) -> FloatArray:
-    thresholds = _column("grid", grid)
+    thresholds = number_column("grid", grid)
     if not np.isfinite(thresholds).all():
         raise InputError("grid: finite thresholds were expected")
     return np.unique(thresholds)
