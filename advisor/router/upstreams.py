@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from advisor.quality.decodable import decodable
 from advisor.router.config import TierName
 from advisor.router.connections import ConnectionPool
 from advisor.router.costs import Usage
@@ -109,7 +110,8 @@ class Upstream:
 
         Args:
             endpoint: chat or completions.
-            body: as the client sent it; the model is replaced.
+            body: as the client sent it; the model is replaced, and of a schema to answer by, what
+                servers can decode by is passed on.
             charge: told what was used, once, whether or not there is an answer.
             deadline_s: on the event loop's clock.
             headers: sent along.
@@ -155,7 +157,8 @@ class Upstream:
         return stream
 
     def _payload(self, body: Mapping[str, Any]) -> bytes:
-        return encoded({**body, **self.settings.extra_body, "model": self.settings.model})
+        sent = {**with_decodable_schema(body), **self.settings.extra_body}
+        return encoded({**sent, "model": self.settings.model})
 
     async def _sent(
         self, endpoint: Endpoint, payload: bytes, headers: Mapping[str, str], attempt: Attempt
@@ -178,6 +181,20 @@ class Upstream:
             attempt.sent = False
             raise refusal_of(response.status, response.headers, raw)
         return raw
+
+
+def with_decodable_schema(body: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A request whose answer a server can decode by its `response_format`; what that leaves out of
+    the client's schema is for the gates."""
+    wanted = body.get("response_format")
+    if not isinstance(wanted, dict) or wanted.get("type") != "json_schema":
+        return body
+    stated = wanted.get("json_schema")
+    schema = stated.get("schema") if isinstance(stated, dict) else None
+    if not isinstance(stated, dict) or not isinstance(schema, dict):
+        return body
+    known = {**wanted, "json_schema": {**stated, "schema": decodable(schema)}}
+    return {**body, "response_format": known}
 
 
 class Attempt:

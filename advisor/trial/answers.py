@@ -26,6 +26,8 @@ class Answer:
     parts: list[str] = field(default_factory=list)
     logprobs: list[Any] = field(default_factory=list)
     """Tokens with their log-probabilities, in OpenAI form."""
+    pieces: int = 0
+    """Events with text, or whole answers."""
     first_token_s: float | None = None
     last_token_s: float | None = None
     input_tokens: int | None = None
@@ -36,7 +38,11 @@ class Answer:
 
     def times(self) -> dict[str, Any]:
         """What is known of when tokens came."""
-        return {"first_token_s": self.first_token_s, "last_token_s": self.last_token_s}
+        last_s = self.last_token_s
+        if self.pieces == 1 and (self.output_tokens or 0) > 2:
+            # Several tokens in one piece: released whole, and the mark of its end says nothing.
+            last_s = self.first_token_s
+        return {"first_token_s": self.first_token_s, "last_token_s": last_s}
 
     def facts(self) -> dict[str, Any]:
         """Everything for a record."""
@@ -122,6 +128,7 @@ def _take_event(event: dict[str, Any], found: Answer, now_s: float) -> None:
         content = delta.get("content") if isinstance(delta, dict) else None
         if isinstance(content, str) and content:
             found.parts.append(content)
+            found.pieces += 1
             found.token(now_s)
         _take_logprobs(choice, found)
         if choice.get("finish_reason") is not None:
@@ -139,6 +146,7 @@ def _take_whole(body: bytes, found: Answer, now_s: float) -> None:
         raise BadAnswerError("the answer is no chat completion: it has no message")
     content = message.get("content")
     found.parts.append(content if isinstance(content, str) else "")
+    found.pieces += 1
     found.take_usage(value.get("usage"))
     _take_logprobs(choices[0], found)
     found.token(now_s)

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-import numpy as np
-
 from advisor.decide.recommendation import Role
 from advisor.figures import percent
 from advisor.serving.arrivals import Arrivals, Gamma, Poisson, Trace
-from advisor.trial.calibration import EndpointCalibration, calibrate_endpoint, throughput
+from advisor.trial.calibration import (
+    EndpointCalibration,
+    calibrate_endpoint,
+    loop_requests,
+    throughput,
+)
 from advisor.trial.choice import PairedRows, choose_threshold
 from advisor.trial.data import TrialRow, cycled
 from advisor.trial.disturbance import PERCENT_DISTURBED, wait_for_calm
@@ -28,6 +31,7 @@ from advisor.trial.schedules import beginning, scheduled
 from advisor.trial.session import Session
 from advisor.trial.setup import Setup, with_core_price
 from advisor.trial.traces import SpanReceiver
+from advisor.trial.unseen import unseen_wording
 from advisor.trial.watching import Watching
 
 DEFAULT_LOAD = 0.5
@@ -47,18 +51,18 @@ REHEARSAL_S = 10.0
 ALONE_REHEARSAL_S = 4.0
 REHEARSALS = 2
 
-ALONE_SHARE = 1 / 3
-"""Requests of each model's own arm, of those of the router's."""
+ALONE_SHARE, SANDBOX_ALONE_SHARE = 1 / 3, 2 / 3
+"""Time of each model's own arm, of that of the router's; requests of the sandbox cost nothing."""
 
 MOST_LOAD_ALONE = 0.6
 """A model alone is not loaded more than to this share of what it sustains: the large one could not
 take the rate that the cascade does."""
 
-LEAST_ANSWERED = 0.95
-"""Share of a set of rows that must be answered for an accuracy to be stated."""
-
 ROUTER_ROWS = 200
 ROUTER_USERS = 8
+ROUTER_LOOPS = 3
+"""How many times as long as an endpoint's closed loop that of the router is: the rate of the load
+hangs on it."""
 
 
 class Trial:
@@ -72,14 +76,15 @@ class Trial:
         arrivals: Arrivals | None,
         spans: SpanReceiver | None = None,
     ) -> None:
-        self.session, self.setup, self.settings, self.arrivals = session, setup, settings, arrivals
+        self.session, self.settings, self.arrivals = session, settings, arrivals
+        self.setup = setup.for_requests(settings.requests)
         self.spans = spans
         self.expected: Expectation | None = None
         self.calibrations: dict[Role, EndpointCalibration] = {}
         self.router: RouterCost | None = None
         self.load: LoadReport | None = None
         self.projections: dict[str, LoadProjection] = {}
-        self.watching = Watching(setup, self.calibrations)
+        self.watching = Watching(self.setup, self.calibrations)
         self.router_hold_s: float | None = None
         self.scheduled_s: list[float] = []
         self.splits: tuple[SplitQuality, ...] = ()
@@ -120,7 +125,7 @@ class Trial:
             self._project()
             self._load_router(router)
             self._load_alone()
-        self._try_unseen_wording()
+        self.splits = unseen_wording(self.session, self.setup.unseen_rows, self.calibrations)
 
     def _calibrate(self) -> None:
         say, setup = self.session.announce, self.setup
@@ -148,7 +153,9 @@ class Trial:
         counts those of the process that listens, and not of the engine's."""
         role, rows = endpoint.role, self.setup.calibration_rows
         before = self.watching.cpu_s().get(role)
-        found = calibrate_endpoint(self.session, endpoint, rows, as_small=as_small)
+        found = calibrate_endpoint(
+            self.session, endpoint, rows, as_small=as_small, requests=self.settings.requests
+        )
         used_s = self.watching.cpu_s().get(role)
         if found.server is None or before is None or used_s is None:
             return found
@@ -169,8 +176,8 @@ class Trial:
         arm, rows_alone = "calibration_router", rows[:ROUTER_ROWS]
         with self.watching.during(arm, router):
             alone = send(arm, router.base_url, "advisor", rows_alone, concurrency=1)
-        many = [rows[i % len(rows)] for i in range(3 * ROUTER_ROWS)]
         users = ROUTER_USERS
+        many = cycled(rows, ROUTER_LOOPS * loop_requests(users, self.settings.requests))
         arm_of_many = f"calibration_router_users_{users}"
         with self.watching.during(arm_of_many, router):
             busy = send(arm_of_many, router.base_url, "advisor", many, concurrency=users)
@@ -298,7 +305,8 @@ class Trial:
         _, whole = calibration.times(calibration.alone)
         sustainable = calibration.service.sustainable_per_s(float(whole.mean()))
         rate = min(self.load.rate_per_s, MOST_LOAD_ALONE * sustainable)
-        lasting = ALONE_SHARE * self.load.requests / self.load.rate_per_s
+        share = SANDBOX_ALONE_SHARE if self.settings.sandbox else ALONE_SHARE
+        lasting = share * self.load.requests / self.load.rate_per_s
         count = max(round(lasting * rate), 1)
         times = scheduled(self._arrivals(rate), count, seed=self.settings.seed + 1)
         return [time for time in times if time is not None]
@@ -364,32 +372,3 @@ class Trial:
 
     def _test_rows(self, count: int) -> list[TrialRow]:
         return cycled(self.setup.test_rows, count)
-
-    def _try_unseen_wording(self) -> None:
-        """Accuracy on rows whose wording the sandbox's models never saw, beside the others."""
-        rows = self.setup.unseen_rows
-        if not rows:
-            return
-        say = self.session.announce
-        say(f"unseen wording: {len(rows):,} rows to each model")
-        found = {}
-        for role, calibration in self.calibrations.items():
-            endpoint = calibration.endpoint
-            result = self.session.send(
-                f"unseen_wording_{role}",
-                endpoint.base_url,
-                endpoint.model,
-                rows,
-                concurrency=2,
-                stream=False,
-                price=endpoint.price,
-            )
-            answered = [one.correct or 0.0 for one in result.records if one.status == "completed"]
-            if len(answered) < LEAST_ANSWERED * len(rows):
-                say(f"{role} answered {len(answered):,} of {len(rows):,} of them: no accuracy")
-                return
-            found[role] = float(np.mean(answered))
-        unseen = SplitQuality(
-            split="unseen wording", rows=len(rows), slm=found["slm"], llm=found["llm"]
-        )
-        self.splits = (unseen,)

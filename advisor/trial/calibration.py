@@ -38,6 +38,9 @@ REQUESTS_A_USER = 25
 """Requests of each such loop, for every user; at least `LEAST_BUSY` in all."""
 
 LEAST_BUSY = 120
+LEAST_A_USER = 6
+"""Where the load is stated to be a short one."""
+
 WARM_UP = 10
 """First requests of an endpoint that do not count: connections, caches, compilation."""
 
@@ -108,7 +111,12 @@ class EndpointReport(Record):
 
 
 def calibrate_endpoint(
-    session: Session, endpoint: Endpoint, rows: Sequence[TrialRow], *, as_small: bool
+    session: Session,
+    endpoint: Endpoint,
+    rows: Sequence[TrialRow],
+    *,
+    as_small: bool,
+    requests: int | None = None,
 ) -> EndpointCalibration:
     """Measure one endpoint.
 
@@ -116,6 +124,7 @@ def calibrate_endpoint(
         rows: asked one at a time.
         as_small: whether as the router asks the small model, whole and with log-probabilities;
             otherwise streamed.
+        requests: of the load to come, where it was stated: a short one is calibrated for briefly.
 
     Raises:
         InputError: too many requests fail.
@@ -133,7 +142,7 @@ def calibrate_endpoint(
     many = USERS_FIFO if endpoint.queue == "fifo" else USERS_SHARING
     users, slowdown = [1.0], [1.0]
     for count in many:
-        size = max(LEAST_BUSY, REQUESTS_A_USER * count)
+        size = loop_requests(count, requests)
         busy_rows = [rows[i % len(rows)] for i in range(size)]
         busy = _answered(ask(f"calibration_{role}_users_{count}", busy_rows, users=count), endpoint)
         rate = throughput(busy, users=count)
@@ -145,6 +154,16 @@ def calibrate_endpoint(
     else:
         service = MeasuredService("sharing", 1.0, np.array(users), np.maximum(slowdown, 1.0))
     return EndpointCalibration(endpoint, alone, service, _steadiness(alone), server, result)
+
+
+def loop_requests(users: int, requests: int | None) -> int:
+    """Requests of a closed loop.
+
+    Args:
+        requests: of the load to come; None: not stated.
+    """
+    size = max(LEAST_BUSY, REQUESTS_A_USER * users)
+    return size if requests is None else min(size, max(requests, LEAST_A_USER * users))
 
 
 @dataclass

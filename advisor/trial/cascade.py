@@ -84,6 +84,9 @@ class Pieces:
     speed_log_sd: float = 0.0
     """1-sd of ln(speed now / speed at calibration): how steady the machine was."""
     stalls: Stalls = field(default_factory=Stalls.none)
+    tpot_s: FloatArray | None = None
+    """Time per token of answers that streamed in the rehearsal: what reads and passes on a stream
+    is late for some tokens and finds several at once. None: as far apart as alone."""
     cores: SharedCores | None = None
     """Where all of it runs on this machine; None: nothing slows down anything else. Then the rows'
     times are core-seconds of the engines, `router_hold_s` those of the router, and what passes
@@ -97,7 +100,7 @@ class Played:
     ttft_s: FloatArray
     e2e_s: FloatArray
     tpot_s: FloatArray
-    """0 for answers released whole."""
+    """0 for answers released whole, which do not stream."""
     escalated: BoolArray
     """Handed up after the small model, of all."""
     direct: BoolArray
@@ -161,7 +164,12 @@ def play(pieces: Pieces, sent_s: FloatArray, *, runs: int, seed: int) -> Played:
     large_done = _tier(pieces.large, up, alone, asked)
 
     ready = np.where(asked, large_done, small_done) + half
-    decode = np.where(asked, (rows.large_s - rows.large_first_s)[index] * speed, 0.0)
+    share = ((rows.large_s - rows.large_first_s) / rows.large_s)[index]
+    engine = large_done - up if pieces.large.queue == "sharing" else alone
+    decode = np.zeros(index.shape)
+    for run, tokens in enumerate(rows.large_tokens[index]):
+        apart = paced(pieces, (share * engine)[run], asked[run], tokens, rng)
+        decode[run] = np.minimum(apart, (ready - arrive)[run])
     shown = np.stack([c.wall(one) for c, one in zip(clocks, ready - decode, strict=True)])
     end = np.stack([clock.wall(one) for clock, one in zip(clocks, ready, strict=True)])
     tokens = rows.large_tokens[index]
@@ -223,6 +231,33 @@ def draw_rows(rng: np.random.Generator, rows: int, runs: int, count: int) -> Int
     resample = rng.integers(0, rows, (runs, rows))
     drawn = rng.integers(0, rows, (runs, count))
     found: IntArray = np.take_along_axis(resample, drawn, axis=1)
+    return found
+
+
+def paced(
+    pieces: Pieces, decode_s: FloatArray, asked: BoolArray, tokens: IntArray,
+    rng: np.random.Generator,
+) -> FloatArray:  # fmt: skip
+    """Time between the first token of each stream and its last; 0 of what does not stream.
+
+    The times per token are those of the rehearsal, from a resample of it, and come in the order of
+    the played ones: what is slow is so in both. Without a rehearsal they are as played.
+
+    Args:
+        decode_s: (n,) as played from what the engine takes alone.
+        asked: (n,) what streams.
+        tokens: (n,) of each answer.
+    """
+    found = np.where(asked, decode_s, 0.0)
+    streams = np.flatnonzero(asked & (tokens > 1))
+    if pieces.tpot_s is None or not len(streams):
+        return found
+    gaps = tokens[streams] - 1
+    drawn = rng.choice(rng.choice(pieces.tpot_s, len(pieces.tpot_s)), len(streams))
+    order = np.argsort(decode_s[streams] / gaps, kind="stable")
+    paces = np.empty(len(streams))
+    paces[order] = np.sort(drawn)
+    found[streams] = paces * gaps
     return found
 
 

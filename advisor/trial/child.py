@@ -36,6 +36,7 @@ class ServingChild:
         command: prints `{"port": N}` as its first line where `port` is None.
         named: what it is called in errors, e.g. "the router".
         health: path that answers with 200 once requests are taken.
+        start_timeout_s: for that, from the start of the process on.
         environment: all of its variables.
         folder: of the child's own; holds its log, and goes with it.
         port: where it listens; None: it chooses and says so.
@@ -60,6 +61,7 @@ class ServingChild:
     ) -> None:
         self._named, self._health, self._why = named, health, why
         self._start_timeout_s, self._stop_timeout_s = start_timeout_s, stop_timeout_s
+        self._give_up_s = time.monotonic() + start_timeout_s
         self._folder = folder
         self._log = Path(folder.name) / "log"
         self.port = port or 0
@@ -124,12 +126,13 @@ class ServingChild:
             InputError: it did not come up, with the reason that its log gives; it has ended then.
         """
         try:
-            give_up_s = time.monotonic() + self._start_timeout_s
             if not self.port:
                 self.port = self._announced_port()
-            while self.port and self.running and time.monotonic() < give_up_s:
+            while self.port and self.running:
                 if self._is_healthy():
                     return self
+                if time.monotonic() > self._give_up_s:
+                    break
                 time.sleep(HEALTH_PERIOD_S)
             raise InputError(f"{self._named} did not come up: {self._reason()}")
         except BaseException:
@@ -156,7 +159,7 @@ class ServingChild:
         output = self._process.stdout
         threading.Thread(target=lambda: lines.put(output.readline()), daemon=True).start()
         try:
-            line = lines.get(timeout=self._start_timeout_s)
+            line = lines.get(timeout=max(self._give_up_s - time.monotonic(), 0.0))
         except queue.Empty:
             return 0
         if line:

@@ -16,11 +16,11 @@ import aiohttp
 
 from advisor.decide.recommendation import Role
 from advisor.errors import InputError
+from advisor.quality.decodable import decodable
 from advisor.router.addresses import checked_url
 from advisor.router.settings import PolicySettings
 from advisor.task import TaskProfile
 from advisor.trial.data import TrialRow
-from advisor.trial.decodable import decodable
 from advisor.trial.judging import Price
 from advisor.trial.service import Queue
 

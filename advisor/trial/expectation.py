@@ -18,6 +18,7 @@ from advisor.trial.records import ArmName, RequestRecord
 from advisor.trial.rehearsal import (
     FASTEST,
     LEAST_EFFICIENCY,
+    LEAST_STREAMED,
     SLOWEST,
     Observed,
     found_by_playing,
@@ -85,15 +86,15 @@ class Expectation:
         seen, whole = self.rehearsals.get(arm), pieces(1.0)
         if seen is None or not len(seen.sent_s):
             return whole
-        calm = replace(whole, stalls=Stalls.none(), speed_log_sd=0.0)
+        whole = replace(whole, tpot_s=self._paces(arm, seen))
         works, before = self._works(seen), self._works(self.alone.get(arm))
         if works is None or before is None:
             factor, _ = found_by_playing(pieces, seen, quick=FASTEST, slow=SLOWEST, seed=self.seed)
-            return pieces(factor)
+            return replace(pieces(factor), tpot_s=whole.tpot_s)
         rest_s = before.rest_s(self.alone[arm])
 
         def shared(efficiency: float) -> Pieces:
-            return on_cores(calm, works, efficiency=efficiency, rest_s=rest_s)
+            return on_cores(whole, works, efficiency=efficiency, rest_s=rest_s)
 
         efficiency, beyond_s = found_by_playing(
             shared, seen, quick=1.0, slow=LEAST_EFFICIENCY, seed=self.seed
@@ -101,6 +102,15 @@ class Expectation:
         quicker_s = min(beyond_s, 0.0)
         rest_s = (rest_s[0] + quicker_s, rest_s[1])
         return on_cores(whole, works, efficiency=efficiency, rest_s=rest_s)
+
+    def _paces(self, arm: ArmName, seen: Observed) -> FloatArray | None:
+        """Times per token of the rehearsal, and where few answers streamed in it, of those that did
+        one at a time; None: too few even so."""
+        alone = self.alone.get(arm)
+        found = seen.tpot_s
+        if len(found) < LEAST_STREAMED and alone is not None:
+            found = np.concatenate([found, alone.tpot_s])
+        return found if len(found) >= LEAST_STREAMED else None
 
     def _works(self, seen: Observed | None) -> Works | None:
         """Core-seconds a request of all that takes part in an arm; None: not known, or not all of
@@ -204,10 +214,21 @@ class Expectation:
         up = self.paired.escalated(self.choice.threshold)
         rng = np.random.default_rng(self.seed)
         direct = rng.random(len(up)) < self.direct_share
+        asked = float(np.mean(up | direct))
         below = self._dearer("slm") * np.array([small.of(one) for one in self.paired.small])
         above = self._dearer("llm") * np.array([large.of(one) for one in self.paired.large])
+        above *= self._rehearsed_share / asked if self._rehearsed_share and asked else 1.0
         costs = np.where(direct, 0.0, below) + np.where(up | direct, above, 0.0)
         return self._mean(costs.tolist(), count)
+
+    @property
+    def _rehearsed_share(self) -> float | None:
+        """Of requests that the large model was asked in the rehearsal, where its server's money
+        goes by the second and not by the request: processes that wait for each other by spinning,
+        as vLLM's on a processor, use their core whether one request comes or ten."""
+        seen = self.rehearsals.get("router")
+        spins = self.paid_by_time and self.llm.service.queue == "sharing"
+        return float(seen.up.mean()) if spins and seen is not None and len(seen.up) else None
 
     def _dearer(self, role: Role) -> float:
         """What the money grows by where it is the engine's time."""

@@ -74,6 +74,7 @@ class ArmMeasurement(Record):
     """None in a closed loop."""
     ttft_p95_ms: Measured | None
     tpot_p95_ms: Measured | None
+    """Of the answers that stream."""
     e2e_p50_ms: Measured | None
     e2e_p95_ms: Measured | None
     accepted_e2e_p95_ms: Measured | None = None

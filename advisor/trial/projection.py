@@ -51,7 +51,7 @@ def summarize(played: Played, *, cascade: bool) -> LoadProjection:
     return LoadProjection(
         requests=played.e2e_s.shape[1],
         ttft_p95_ms=p95_ms(played.ttft_s),
-        tpot_p95_ms=p95_ms(played.tpot_s),
+        tpot_p95_ms=_masked_p95_ms(played.tpot_s, played.tpot_s > 0),
         e2e_p50_ms=_over_runs(1e3 * np.median(played.e2e_s, axis=1)),
         e2e_p95_ms=p95_ms(played.e2e_s),
         escalation_rate=_over_runs(played.escalation_rate) if cascade else None,
@@ -75,7 +75,8 @@ def resampled(values: FloatArray, *, count: int, seed: int, runs: int = 400) -> 
     seen = rng.choice(values, (runs, len(values)))
     means = [float(rng.choice(one, count).mean()) for one in seen]
     figure = _over_runs(np.array(means))
-    return figure.model_copy(update={"value": float(values.mean())})
+    mean = float(values.mean())
+    return Figure(value=mean, low=min(figure.low, mean), high=max(figure.high, mean))
 
 
 def _masked_p95_ms(values_s: FloatArray, chosen: NDArray[np.bool_]) -> Figure | None:

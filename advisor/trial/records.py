@@ -82,9 +82,10 @@ class RequestRecord:
 
     @property
     def tpot_s(self) -> float | None:
-        """(last − first token)/(n − 1), as vLLM has it; None for fewer than two tokens."""
+        """(last − first token)/(n − 1), as vLLM has it; None for fewer than two tokens, and for
+        answers that came whole: they do not stream."""
         decode = _between(self.first_token_s, self.last_token_s)
-        if decode is None or self.output_tokens is None or self.output_tokens < 2:
+        if not decode or self.output_tokens is None or self.output_tokens < 2:
             return None
         return decode / (self.output_tokens - 1)
 

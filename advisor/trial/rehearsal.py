@@ -10,13 +10,13 @@ until the played latencies are the measured ones. Latencies of the trial itself 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from advisor.decide.recommendation import Role
-from advisor.trial.cascade import Pieces, play
+from advisor.trial.cascade import Pieces, Stalls, play
 from advisor.trial.driver import ArmResult
 from advisor.trial.server_metrics import ServerFigures
 
@@ -31,6 +31,9 @@ SLOWEST, FASTEST = 4.0, 0.5
 
 SLOWER_HALF = (0.5, 0.98)
 """From which share of the latencies to which a load is compared with its rehearsal."""
+
+LEAST_STREAMED = 20
+"""Answers that must have streamed in a rehearsal for it to show how far apart tokens come."""
 
 RUNS = 8
 STEPS = 12
@@ -53,6 +56,8 @@ class Observed:
     router_s: float | None = None
     servers_s: Mapping[Role, float] = field(default_factory=dict)
     """Of each server that was asked, a request of its own."""
+    tpot_s: FloatArray = field(default_factory=lambda: np.zeros(0))
+    """Of the answers that streamed."""
     speeds: Mapping[Role, float] = field(default_factory=dict)
     """What a request takes of an engine over that in its calibration."""
 
@@ -83,6 +88,7 @@ def observed(
         records_s=None if used is None else used.own_s / count,
         router_s=None if router_s is None else router_s / count,
         servers_s={role: one.cpu_s for role, one in servers.items() if one.cpu_s is not None},
+        tpot_s=np.array([r.tpot_s for r in answered if r.tpot_s is not None], dtype=float),
         speeds=speeds,
     )
 
@@ -100,6 +106,9 @@ def found_by_playing(
 ) -> tuple[float, float]:
     """The value in a bracket at which the played load is as slow as the one that was seen.
 
+    It is played at one speed and without stalls: a rehearsal saw the machine in one mood, and runs
+    in all the moods that it may have would be slower on average than in the usual one.
+
     Args:
         pieces: of a value.
         quick, slow: the bracket: a load is played the slower, the nearer the value is to `slow`.
@@ -111,7 +120,8 @@ def found_by_playing(
     sent_s, target_s = seen.sent_s - seen.sent_s[0], slower_half_s(seen.e2e_s)
 
     def played_s(value: float) -> float:
-        return slower_half_s(play(pieces(value), sent_s, runs=RUNS, seed=seed).e2e_s)
+        calm = replace(pieces(value), stalls=Stalls.none(), speed_log_sd=0.0)
+        return slower_half_s(play(calm, sent_s, runs=RUNS, seed=seed).e2e_s)
 
     for end, beyond in ((quick, target_s - played_s(quick)), (slow, target_s - played_s(slow))):
         if (beyond <= 0) if end == quick else (beyond >= 0):

@@ -16,7 +16,7 @@ from advisor.trial.comparing import (
 )
 from advisor.trial.disturbance import PERCENT_DISTURBED
 from advisor.trial.measured import ArmMeasurement, Measured, measure, why_invalid
-from advisor.trial.records import ARMS, RequestRecord, TrialState
+from advisor.trial.records import ARMS, ArmName, RequestRecord, TrialState
 from advisor.trial.report import Advice, Attribution, SplitQuality, TrialReport
 from advisor.trial.setup import core_s
 from advisor.trial.traces import TracedFigures, traced
@@ -101,13 +101,17 @@ class Reporting:
     def _at_core_cost(self, measurement: ArmMeasurement) -> ArmMeasurement:
         """An arm at the core-seconds that its requests took of the servers.
 
-        What a request takes of each server is the mean over all judged arms: they are sent one
-        after the other, and a machine that was busy with something else during one of them would
-        make that architecture look dear.
+        What a request takes of an engine of one thread is the mean over all judged arms: they are
+        sent one after the other, and a machine that was busy with something else during one of them
+        would make that architecture look dear. Other servers wait by spinning, so that a request
+        takes the more of a core the rarer it is: of those each arm's own counts.
         """
         rate, cost = self.run.setup.usd_per_core_hour, measurement.cost_usd_per_request
         asked = self.run.watching.servers.get(measurement.arm, {})
-        used_s = sum(figures.requests * self._core_s(role) for role, figures in asked.items())
+        used_s = sum(
+            figures.requests * self._core_s(role, measurement.arm)
+            for role, figures in asked.items()
+        )
         if rate is None or cost is None or not cost.value or not used_s:
             return measurement
         a_request = used_s * rate / 3600 / measurement.requests.completed
@@ -122,12 +126,13 @@ class Reporting:
             changes[name] = None if before is None else before * factor
         return measurement.model_copy(update=changes)
 
-    def _core_s(self, role: Role) -> float:
-        """Core-seconds that a request took of a server, over the judged arms."""
+    def _core_s(self, role: Role, arm: ArmName) -> float:
+        """Core-seconds that a request of an arm took of a server."""
         endpoint = self.run.calibrations[role].endpoint
+        arms = ARMS if endpoint.queue == "fifo" else (arm,)
         found = [
             (figures.requests, core_s(endpoint, figures) or 0.0)
-            for arm in ARMS
+            for arm in arms
             if (figures := self.run.watching.servers.get(arm, {}).get(role)) is not None
         ]
         requests = sum(count for count, _ in found)

@@ -56,7 +56,9 @@ def run_trial(
         policy: cascade, or one model alone behind the router.
         rate_per_s: of the load. None: the sandbox gets `load` times its measured capacity (a half),
             endpoints the task's busiest hour.
-        requests: of the router's arm; the two models alone get a third as many each.
+        requests: of the router's arm; the two models alone get a third as many each (the sandbox's,
+            which cost nothing, two thirds), and for a short load the calibration is brief too.
+            None: as many as the time allows.
         arrivals: another process than Poisson; its rate is set as above.
         budget_usd: cap on what the trial may spend at known prices.
         early_stop: end the router's arm once every requirement is decided.

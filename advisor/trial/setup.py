@@ -35,6 +35,10 @@ SANDBOX_SEEDS = (41_000, 42_000, 43_000, 44_000)
 """Of the calibration rows, the rows tried, the unseen wording and the rehearsals, plus the trial's
 own seed: apart from those of the models' card."""
 
+LEAST_CALIBRATION_ROWS = 100
+CALIBRATION_ROWS_A_REQUEST = 2
+"""Rows asked of both endpoints for every request of a load whose length is stated."""
+
 CALIBRATION_SHARE = 0.4
 MOST_CALIBRATION_ROWS = 400
 """Of the user's own rows: each is asked of both endpoints, which may cost money."""
@@ -58,6 +62,17 @@ class Setup:
     """Core-seconds that each server has used so far; of servers that run here."""
     rehearsal_rows: tuple[TrialRow, ...] = ()
     """Empty: nothing is rehearsed, since what it would cost is not for the trial to spend."""
+
+    def for_requests(self, requests: int | None) -> Setup:
+        """With no more rows to learn from than so short a load is worth; None: not stated."""
+        if requests is None:
+            return self
+        most = max(LEAST_CALIBRATION_ROWS, CALIBRATION_ROWS_A_REQUEST * requests)
+        return replace(
+            self,
+            calibration_rows=self.calibration_rows[:most],
+            unseen_rows=self.unseen_rows[:most],
+        )
 
     @property
     def rows(self) -> Mapping[str, TrialRow]:

@@ -7,14 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from advisor.trial.cascade import Clock, Pieces, Played, Rows, draw_rows
+from advisor.trial.cascade import Clock, Pieces, Played, draw_rows, paced
 from advisor.trial.shared_cores import (
     ANSWERED,
     ASK_LARGE,
     ASK_SMALL,
     RECORDS,
     STAGES,
-    Passed,
     SharedCores,
     pass_through,
 )
@@ -58,9 +57,14 @@ def play_together(
     for run, drawn in enumerate(index):
         works = cascade_works(pieces, cores, drawn, up=escalated[run], direct=direct[run])
         clock = Clock.drawn(rng, pieces.stalls, float(sent_s[-1]))
-        passed = pass_through(clock.working(sent_s), works.work_s * speed[run], cores.machine)
+        begun_s = clock.working(sent_s)
+        passed = pass_through(begun_s, works.work_s * speed[run], cores.machine)
         ready = passed.answered_s + works.besides_s * speed[run]
-        decode = _decode_s(rows, drawn, passed)
+        held_s = np.nan_to_num(passed.large_end_s - passed.large_begin_s, nan=0.0)
+        decode = held_s * ((rows.large_s - rows.large_first_s) / rows.large_s)[drawn]
+        asked = escalated[run] | direct[run]
+        decode = paced(pieces, decode, asked, rows.large_tokens[drawn], rng)
+        decode = np.minimum(decode, ready - begun_s)
         shown[run], end[run] = clock.wall(ready - decode), clock.wall(ready)
     tokens = rows.large_tokens[index]
     return Played.of(sent_s, shown, end, tokens, escalated=escalated, direct=direct)
@@ -88,10 +92,3 @@ def cascade_works(
     work[:, ASK_LARGE] = np.where(asked, rows.large_s[drawn], 0.0)
     work[:, RECORDED] = cores.records_s
     return Works(work, cores.rest_s + np.where(asked, cores.rest_up_s, 0.0))
-
-
-def _decode_s(rows: Rows, drawn: NDArray[np.int64], passed: Passed) -> FloatArray:
-    """(n,) time between the large model's first token and its last; 0 where it was not asked."""
-    share = ((rows.large_s - rows.large_first_s) / rows.large_s)[drawn]
-    held = np.nan_to_num(passed.large_end_s - passed.large_begin_s, nan=0.0)
-    return np.asarray(share * held, dtype=float)

@@ -13,7 +13,7 @@ MEASURES: Mapping[str, str] = {
     "e2e_p50_ms": "E2E p50",
     "e2e_p95_ms": "E2E p95",
     "ttft_p95_ms": "TTFT p95",
-    "tpot_p95_ms": "TPOT p95",
+    "tpot_p95_ms": "TPOT p95, streamed",
     "accepted_e2e_p95_ms": "E2E p95, accepted",
     "escalated_e2e_p95_ms": "E2E p95, escalated",
     "cost_usd_per_request": "cost of a million requests",

@@ -41,6 +41,9 @@ class FakeUpstream:
     delay_s: float = 0.0
     token_delay_s: float = 0.0
     stream_tokens: int = 5
+    undecodable: frozenset[str] = frozenset()
+    """Keywords that its grammar does not know: a schema to answer by that has one of them is
+    refused, as vLLM refuses it."""
     fault: Fault = ""
     faults: list[Fault] = field(default_factory=list)
     """Of the next requests, one each; then `fault`."""
@@ -127,6 +130,11 @@ class FakeUpstream:
         """Whether the connection can be used again."""
         fault = self.faults.pop(0) if self.faults else self.fault
         await asyncio.sleep(self.delay_s)
+        unknown = sorted(self.undecodable & keys_of(body.get("response_format")))
+        if unknown:
+            message = f"Grammar error: Unimplemented keys: {json.dumps(unknown)}"
+            writer.write(_response(400, _error(message)))
+            return True
         match fault:
             case "timeout":
                 await asyncio.sleep(3600)
@@ -237,6 +245,13 @@ class FakeUpstream:
         if (body.get("stream_options") or {}).get("include_usage"):
             yield _event({**head, "choices": [], "usage": _usage()})
         yield b"data: [DONE]\n\n"
+
+
+def keys_of(value: Any) -> set[str]:
+    """Every key in a JSON document."""
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    own = set(value) if isinstance(value, dict) else set()
+    return own.union(*(keys_of(part) for part in parts))
 
 
 def _usage() -> dict[str, int]:

@@ -8,7 +8,18 @@ from typing import Any
 
 import pytest
 from fake_upstream import FakeUpstream
-from routing import LLM_USD, SLM_USD, both, counted, drained, request, router, said, streamed_text
+from routing import (
+    LLM_USD,
+    SLM_USD,
+    Both,
+    both,
+    counted,
+    drained,
+    request,
+    router,
+    said,
+    streamed_text,
+)
 
 from advisor.quality.labels import read_log
 from advisor.quality.prerouter import PreRouter
@@ -332,6 +343,52 @@ def test_the_schema_a_request_asks_for_is_a_gate() -> None:
     assert ask('{"n": 1}') == "accepted"
     assert ask('{"n": "1"}') == "gate_schema"
     assert ask("n = 1") == "gate_parse"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_server_is_sent_what_it_can_decode_and_the_gate_keeps_the_whole_schema(
+    stream: bool,
+) -> None:
+    """A refund needs an order: no grammar knows `if`, so the small model may leave the order out,
+    and the gate refuses what it says; the large one is asked by the same part of the schema."""
+    kind = {"enum": ["refund", "other"]}
+    schema = {
+        "type": "object",
+        "properties": {"kind": kind, "order": {"type": "integer"}},
+        "required": ["kind"],
+        "if": {"properties": {"kind": {"const": "refund"}}},
+        "then": {"required": ["order"]},
+    }
+    wanted = {"type": "json_schema", "json_schema": {"name": "x", "strict": True, "schema": schema}}
+
+    async def scenario(**parts: Any) -> tuple[Answer, str, Both]:
+        async with both() as models, router(models, task={"labels": None}, **parts) as opened:
+            for model in (models.slm, models.llm):
+                model.undecodable = frozenset({"if", "then", "else"})
+            models.slm.text, models.llm.text = (
+                '{"kind": "refund"}',
+                '{"kind": "refund", "order": 7}',
+            )
+            asked = request(response_format=wanted, stream=stream)
+            answer = await opened.answer(asked)
+            text = streamed_text(await drained(answer)) if answer.stream else said(answer)
+            assert asked.at("response_format.json_schema.schema") == schema
+            return answer, text, models
+
+    answer, text, models = asyncio.run(scenario(policy={"threshold": None}))
+    assert (answer.status, answer.facts.route, answer.facts.reason) == (200, "llm", "gate_schema")
+    assert json.loads(text) == {"kind": "refund", "order": 7}
+    for model in (models.slm, models.llm):
+        [body] = model.bodies
+        sent = body["response_format"]["json_schema"]
+        assert sent == {
+            "name": "x",
+            "strict": True,
+            "schema": {k: schema[k] for k in ("type", "properties", "required")},
+        }
+
+    answer, *_ = asyncio.run(scenario(policy={"name": "llm_only"}))
+    assert answer.status == 200
 
 
 def test_a_schema_that_reaches_outside_is_refused_before_anyone_is_asked() -> None:

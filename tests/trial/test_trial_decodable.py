@@ -1,18 +1,17 @@
-"""What of a schema is sent to servers that decode by it."""
+"""What of its task's schema a trial sends along."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
+from advisor.quality.decodable import NOT_DECODABLE, decodable
 from advisor.task import TaskProfile
 from advisor.trial.data import TrialRow
-from advisor.trial.decodable import NOT_DECODABLE, decodable
 from advisor.trial.endpoints import body_of
 
 ROOT = Path(__file__).parents[2]
@@ -27,29 +26,6 @@ def keywords(schema: Any) -> set[str]:
     if isinstance(schema, list):
         return set().union(*(keywords(value) for value in schema)) if schema else set()
     return set()
-
-
-def test_conditions_are_left_out_and_the_rest_stays() -> None:
-    schema = {
-        "type": "object",
-        "properties": {"kind": {"enum": ["a", "b"]}, "if": {"type": "string", "not": {}}},
-        "required": ["kind"],
-        "allOf": [{"if": {"required": ["if"]}, "then": {"maxProperties": 2}}],
-    }
-
-    assert decodable(schema) == {
-        "type": "object",
-        "properties": {"kind": {"enum": ["a", "b"]}, "if": {"type": "string"}},
-        "required": ["kind"],
-    }
-
-
-def test_parts_of_which_one_had_to_match_may_all_match_once_they_say_less() -> None:
-    """{"not": …} tells the two apart; without it both accept a string, and oneOf would refuse."""
-    schema = {"oneOf": [{"type": "string"}, {"type": "string", "not": {"const": "a"}}]}
-
-    assert decodable(schema) == {"anyOf": [{"type": "string"}, {"type": "string"}]}
-    assert decodable({"oneOf": [{"type": "string"}]}) == {"oneOf": [{"type": "string"}]}
 
 
 def test_a_request_asks_by_what_can_be_decoded() -> None:
@@ -82,8 +58,3 @@ def test_every_answer_that_the_task_accepts_can_be_decoded(answer: dict[str, Any
     assert whole is not None
     if Draft202012Validator(whole).is_valid(answer):
         assert Draft202012Validator(decodable(whole)).is_valid(answer)
-
-
-@pytest.mark.parametrize("data", [{"const": {"if": 1}}, {"enum": [{"not": 2}]}])
-def test_data_in_a_schema_is_no_schema(data: dict[str, Any]) -> None:
-    assert decodable(data) == data

@@ -50,6 +50,25 @@ def test_one_request_by_hand() -> None:
     assert up.tpot_s[0, 0] == pytest.approx(0.005)
 
 
+def test_tokens_are_as_far_apart_as_in_the_rehearsal() -> None:
+    """Three gaps of 1 ms each, whatever they took alone; E2E does not hang on it. Where one of
+    twenty streams, the time per token is that one's: the others are released whole."""
+    alone = pieces([True])
+    rehearsed = replace(alone, tpot_s=np.array([0.001]))
+
+    up = play(rehearsed, np.zeros(1), runs=1, seed=0)
+
+    assert up.tpot_s[0, 0] == pytest.approx(0.001)
+    assert up.e2e_s[0, 0] - up.ttft_s[0, 0] == pytest.approx(0.003)
+    assert up.e2e_s == pytest.approx(play(alone, np.zeros(1), runs=1, seed=0).e2e_s)
+    mostly_kept = replace(rehearsed, rows=rows([True] + [False] * 19))
+    found = summarize(play(mostly_kept, np.arange(200.0), runs=5, seed=0), cascade=True)
+    assert found.tpot_p95_ms is not None
+    assert found.tpot_p95_ms.value == pytest.approx(1.0)
+    none = summarize(play(pieces([False]), np.arange(9.0), runs=2, seed=0), cascade=True)
+    assert none.tpot_p95_ms is None
+
+
 def test_what_goes_straight_up_leaves_the_small_model_alone() -> None:
     """All of it direct: the large model alone, whatever the small one takes."""
     direct = play(

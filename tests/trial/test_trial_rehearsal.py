@@ -131,6 +131,24 @@ def test_the_efficiency_of_the_cores_is_found_again(monkeypatch: pytest.MonkeyPa
     assert beyond_s < -0.004
 
 
+def test_a_rehearsal_is_of_one_speed_of_the_machine() -> None:
+    """Half again as slow, found again whatever speeds the machine may have in the load to come: a
+    queue is slowed more by one run at 1.6 times the work than it is sped up by one at 0.6."""
+    sent_s = np.cumsum(np.random.default_rng(0).standard_exponential(800)) / 100
+    calm = calibrated([False] * 5)
+
+    def slower(factor: float) -> Pieces:
+        rows = replace(calm.rows, small_s=np.full(5, factor * 0.003))
+        return replace(calm, rows=rows, speed_log_sd=0.5)
+
+    truth = play(replace(slower(1.5), speed_log_sd=0.0), sent_s, runs=1, seed=5)
+    seen = Observed(sent_s, truth.e2e_s[0], truth.escalated[0])
+
+    found, _ = found_by_playing(slower, seen, quick=0.5, slow=4.0, seed=1)
+
+    assert found == pytest.approx(1.5, rel=0.05)
+
+
 def test_the_slower_half_is_the_tail_without_its_end() -> None:
     """Of 1 to 100 ms: 51 to 98 have a mean of 74.5; what the slowest two take does not matter."""
     e2e_s = np.arange(1, 101) / 1000

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from endpoint_fake import FakeEndpoint, serving, wait_until
+from endpoint_fake import FakeEndpoint, event, serving, wait_until
 
 from advisor.errors import InputError
 from advisor.serving.arrivals import ClosedLoop, Constant, Poisson
@@ -87,6 +87,32 @@ def test_an_open_loop_is_sent_on_time_and_read_to_its_last_token(store: TrialSto
     assert first.scheduled_s <= first.sent_s <= first.end_s
     assert all(record.ttft_s <= record.e2e_s for record in result.records)
     assert all(body["stream_options"] == {"include_usage": True} for body in endpoint.seen)
+
+
+async def at_once(
+    endpoint: FakeEndpoint, request: web.Request, body: dict[str, Any]
+) -> web.StreamResponse:
+    """A validated answer, as a router releases it: all of it in one piece, then its end."""
+    response = web.StreamResponse(headers={"content-type": "text/event-stream"})
+    await response.prepare(request)
+    await event(response, {"choices": [{"index": 0, "delta": {"content": "all of it"}}]})
+    await asyncio.sleep(0.02)
+    await event(response, {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})
+    await event(response, {"choices": [], "usage": {"completion_tokens": 4}})
+    await response.write(b"data: [DONE]\n\n")
+    return response
+
+
+def test_an_answer_released_whole_has_no_time_per_token(store: TrialStore) -> None:
+    """Four tokens in one piece are there at once: the 20 ms until the stream says so are none of
+    the answer's. Word by word they stream."""
+    with serving(FakeEndpoint(behaviour=at_once)) as endpoint:
+        whole = send(store, plan_of(endpoint.base_url)).records
+    with serving(FakeEndpoint()) as endpoint:
+        streamed = send(store, plan_of(endpoint.base_url)).records
+
+    assert all(one.tpot_s is None and one.ttft_s == one.e2e_s for one in whole)
+    assert all(one.tpot_s is not None and one.tpot_s > 0 for one in streamed)
 
 
 def test_an_open_loop_does_not_wait_for_answers(store: TrialStore) -> None:

@@ -129,6 +129,10 @@ def test_one_request_takes_its_works_and_what_is_no_work() -> None:
     # Half of the 20 ms of the large engine is after the first token; 3 gaps share it.
     assert up.e2e_s[0, 0] - up.ttft_s[0, 0] == pytest.approx(0.010)
     assert up.tpot_s[0, 0] == pytest.approx(0.010 / 3)
+    rehearsed = replace(pieces(CORES, [True]), tpot_s=np.array([0.001]))
+    again = play(rehearsed, np.zeros(1), runs=1, seed=0)
+    assert again.tpot_s[0, 0] == pytest.approx(0.001)
+    assert again.e2e_s[0, 0] == pytest.approx(up.e2e_s[0, 0])
 
 
 def test_without_the_router_it_is_one_model_alone() -> None:
