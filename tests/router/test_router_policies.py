@@ -399,6 +399,17 @@ def test_a_schema_that_reaches_outside_is_refused_before_anyone_is_asked() -> No
     assert (answer.status, small, large) == (400, 0, 0)
 
 
+@pytest.mark.parametrize("policy", ["cascade", "llm_only"])
+def test_a_schema_nested_too_deep_is_refused_before_anyone_is_asked(policy: str) -> None:
+    schema: dict[str, Any] = {}
+    for _ in range(900):
+        schema = {"items": schema}
+    wanted = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
+    answer, small, large = answered(request(response_format=wanted), policy={"name": policy})
+
+    assert (answer.status, small, large) == (400, 0, 0)
+
+
 def test_every_choice_must_pass_and_the_least_sure_one_counts() -> None:
     answer, *_ = answered(request(n=3))
 
