@@ -7,14 +7,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from advisor.calibrate.conditions import IN_PROCESS, Condition, condition_of
+from advisor.calibrate.conditions import Condition, condition_of
 from advisor.calibrate.forecast import Forecast, Forecaster
 from advisor.calibrate.levels import learn_levels
 from advisor.calibrate.measurements import (
     METRICS,
     Measurement,
     parse_setup,
-    read_measurements,
     read_rows,
 )
 from advisor.catalog import Catalog, load_catalog
@@ -23,9 +22,6 @@ from advisor.errors import AdvisorError
 
 if TYPE_CHECKING:
     import pandas as pd
-
-RUN_SOURCE = "advisor calibrate run"
-"""The `source` of rows that it writes."""
 
 PREDICTED_COLUMNS: tuple[str, ...] = (
     "row_id",
@@ -54,10 +50,9 @@ def predict(
         rows: a table, or the path of a CSV file.
         own: the user's own measurements; rows of the same deployment (model, formats, accelerator,
             layout, engine generation) are then predicted at its measured level.
-        fits: a file of coefficients; the shipped ones by default. Where the rows of the `advisor
-            calibrate run` that wrote it lie beside it, and no `own` are given, they are: what its
-            server showed counts for served loads, what its engine showed for batches, so that the
-            host's cost behind HTTP is in the one and not in the other.
+        fits: a file of coefficients; the shipped ones by default. That of an `advisor calibrate
+            run` also holds what its points say of that very deployment: its steps beyond the law,
+            and what its server adds to them, which counts for served loads alone.
         catalog: the shipped one by default.
 
     Returns:
@@ -71,7 +66,8 @@ def predict(
 
     raw = _raw_rows(rows)
     catalog = catalog or load_catalog()
-    batches, served = _forecasters(fits, own, catalog)
+    forecaster = Forecaster(load_fits(fits))
+    learn_levels(forecaster, own, catalog)
     conditions: list[Condition] = []
     places: list[int] = []
     errors: dict[int, str] = {}
@@ -82,16 +78,8 @@ def predict(
             errors[place] = str(error)
         else:
             places.append(place)
-    found: dict[int, tuple[Condition, Forecast]] = {}
-    for forecaster in {id(one): one for one in (batches, served)}.values():
-        some = [
-            (place, condition)
-            for place, condition in zip(places, conditions, strict=True)
-            if (batches if condition.setup.load in IN_PROCESS else served) is forecaster
-        ]
-        forecasts = forecaster.forecast([condition for _, condition in some])
-        for (place, condition), forecast in zip(some, forecasts, strict=True):
-            found[place] = condition, forecast
+    forecasts = forecaster.forecast(conditions)
+    found = dict(zip(places, zip(conditions, forecasts, strict=True), strict=True))
     records = []
     for place, row in enumerate(raw):
         identity = row.get("row_id")
@@ -100,34 +88,6 @@ def predict(
         else:
             records.append({"row_id": identity, "error": errors[place]})
     return pd.DataFrame(records, columns=list(PREDICTED_COLUMNS))
-
-
-def _forecasters(
-    fits: Path | None, own: Sequence[Measurement], catalog: Catalog
-) -> tuple[Forecaster, Forecaster]:
-    """Of batches in process, and of served loads: one and the same unless a run measured both."""
-    fit = load_fits(fits)
-    rows = () if own or fits is None else rows_beside(fits)
-    if not rows:
-        forecaster = Forecaster(fit)
-        learn_levels(forecaster, own, catalog)
-        return forecaster, forecaster
-    batches, served = Forecaster(fit), Forecaster(fit)
-    learn_levels(batches, [row for row in rows if row.setup.load in IN_PROCESS], catalog)
-    learn_levels(served, [row for row in rows if row.setup.load not in IN_PROCESS], catalog)
-    return batches, served
-
-
-def rows_beside(fits: Path) -> tuple[Measurement, ...]:
-    """The rows of the `advisor calibrate run` that wrote NAME.fits.json: NAME.rows.csv, if there.
-
-    Raises:
-        InputError: they cannot be read.
-    """
-    rows = fits.with_name(fits.name.removesuffix(".fits.json") + ".rows.csv")
-    if rows.name == fits.name or not rows.is_file():
-        return ()
-    return tuple(row for row in read_measurements((rows,)) if row.source == RUN_SOURCE)
 
 
 def _raw_rows(

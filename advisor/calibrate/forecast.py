@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from advisor.calibrate.conditions import IN_PROCESS, Condition
 from advisor.calibrate.expectation import columns_of, expected
 from advisor.calibrate.measurements import METRICS, STATISTICS
+from advisor.calibrate.own_steps import extra_s, in_unrest, own_cost
 from advisor.calibrate.problem import coefficients_of_rows
 from advisor.calibrate.served import Served, cost_of, kv_blocks_of, serve
 from advisor.calibrate.uncertainty import (
@@ -21,8 +22,10 @@ from advisor.calibrate.uncertainty import (
     covariance_for,
 )
 from advisor.catalog.coefficients import COEFFICIENT_NAMES
-from advisor.catalog.fits import NORMAL_90, Calibration, FitFile, calibration_of
+from advisor.catalog.fits import NORMAL_90, Calibration, FitFile, OwnSteps, calibration_of
 from advisor.errors import AdvisorError
+from advisor.physics.deployment import Deployment
+from advisor.physics.engine import Generation
 from advisor.physics.step_cost import StepCost
 
 FloatArray = NDArray[np.float64]
@@ -72,12 +75,10 @@ class Forecaster:
         if not conditions:
             return []
         calibrations = self._calibrations(conditions)
-        spread = self._coefficient_spread(conditions, calibrations)
+        priors = self.prior_levels(conditions)
         forecasts = []
-        for index, (condition, calibration) in enumerate(
-            zip(conditions, calibrations, strict=True)
-        ):
-            decode, first = self._levels(condition, calibration, spread, index)
+        for condition, calibration, prior in zip(conditions, calibrations, priors, strict=True):
+            decode, first = self._levels(condition, prior)
             try:
                 forecasts.append(self._one(condition, calibration, decode, first))
             except AdvisorError as error:
@@ -85,6 +86,19 @@ class Forecaster:
                     Forecast({}, math.nan, calibration.label, calibration.basis, str(error))
                 )
         return forecasts
+
+    def prior_levels(self, conditions: Sequence[Condition]) -> list[tuple[Level, Level]]:
+        """ln(true/predicted) of steps, and of the time to first token that those steps give, of
+        deployments that were not measured: what the coefficients' doubt and the spread between
+        deployments leave open."""
+        calibrations = self._calibrations(conditions)
+        spread = self._coefficient_spread(conditions, calibrations)
+        return [
+            _prior_levels(condition, calibration, spread, index)
+            for index, (condition, calibration) in enumerate(
+                zip(conditions, calibrations, strict=True)
+            )
+        ]
 
     def _calibrations(self, conditions: Sequence[Condition]) -> list[Calibration]:
         return [
@@ -107,12 +121,13 @@ class Forecaster:
         covariances = np.stack([by_label[one.label] for one in calibrations])
         return coefficient_spread(columns_of(list(conditions)), logs, covariances)
 
-    def _levels(
-        self, condition: Condition, calibration: Calibration, spread: LogSpread, index: int
-    ) -> tuple[Level, Level]:
+    def _levels(self, condition: Condition, priors: tuple[Level, Level]) -> tuple[Level, Level]:
         """ln(true/predicted) of steps, and of the time to first token that those steps give."""
         identity = deployment_identity(condition)
-        decode, first = _prior_levels(condition, calibration, spread, index)
+        decode, first = priors
+        own = self.fit.deployments.get(identity)
+        if own:
+            decode = first = Level(0.0, own.log_sd, rows=own.points)
         return (
             self.decode_levels.get(identity, decode),
             self.first_token_levels.get(identity, first),
@@ -121,12 +136,18 @@ class Forecaster:
     def _one(
         self, condition: Condition, calibration: Calibration, decode: Level, first: Level
     ) -> Forecast:
+        own = self.fit.deployments.get(deployment_identity(condition))
         overhead_s, overhead_sd = overhead_of(condition, calibration)
-        frontend_s = _frontend_of(condition, calibration)
+        frontend_s, unrest = _frontend_of(condition, calibration), 0.0
+        if own and own.served and condition.setup.load not in IN_PROCESS:
+            # Closed loops told them apart without a frontend beside.
+            frontend_s, unrest = 0.0, own.served.unrest_log_sd
+            if condition.setup.request_overhead_ms is None:
+                overhead_s = own.served.request_s
         cost = self._cost(condition, calibration).scaled(math.exp(decode.mean))
         if condition.setup.load == "steady_batch":
             middle, slow, fast = (
-                _steady(condition, calibration, math.exp(decode.mean + shift))
+                _steady(condition, calibration, math.exp(decode.mean + shift), own)
                 for shift in (0.0, decode.sd, -decode.sd)
             )
         else:
@@ -140,6 +161,7 @@ class Forecaster:
                     ),
                     overhead_s,
                     whole_batch=condition.setup.load == "static_batch",
+                    unrest=unrest,
                 )
                 for factor in (1.0, math.exp(decode.sd), math.exp(-decode.sd))
             )
@@ -167,20 +189,23 @@ class Forecaster:
         )
 
     def _cost(self, condition: Condition, calibration: Calibration) -> StepCost:
+        in_process = condition.setup.load in IN_PROCESS
         key = (
             deployment_identity(condition),
             condition.engine.max_num_batched_tokens,
             condition.engine.max_num_seqs,
+            in_process,
         )
         if key not in self._costs:
-            self._costs[key] = cost_of(condition, calibration.coefficients)
+            cost = cost_of(condition, calibration.coefficients)
+            own = self.fit.deployments.get(deployment_identity(condition))
+            self._costs[key] = own_cost(cost, own, in_process=in_process) if own else cost
         return self._costs[key]
 
 
 def _prior_levels(
     condition: Condition, calibration: Calibration, spread: LogSpread, index: int
 ) -> tuple[Level, Level]:
-    """What the coefficients' doubt and the spread between deployments leave open."""
     model, alone = condition.deployment.model, condition.setup.load in IN_PROCESS
     steps = float(max(spread.tpot[index], spread.e2e[index]))
     decode = math.hypot(steps, calibration.decode_log_sd(model, in_process=alone))
@@ -190,7 +215,11 @@ def _prior_levels(
 
 def deployment_identity(condition: Condition) -> str:
     """What a level belongs to: model, formats, accelerator, layout, engine generation."""
-    one = condition.deployment
+    return identity_of(condition.deployment, condition.generation)
+
+
+def identity_of(one: Deployment, generation: Generation) -> str:
+    """The same of a deployment."""
     parts = (
         one.model.id,
         one.weights_dtype,
@@ -200,7 +229,7 @@ def deployment_identity(condition: Condition) -> str:
         one.data_parallel,
         one.expert_parallel,
         one.pipeline_parallel,
-        condition.generation,
+        generation,
     )
     return "|".join(str(part) for part in parts)
 
@@ -229,11 +258,12 @@ def _frontend_of(condition: Condition, calibration: Calibration) -> float:
 
 
 def _statistics(
-    served: Served, overhead_s: float, *, whole_batch: bool = False
+    served: Served, overhead_s: float, *, whole_batch: bool = False, unrest: float = 0.0
 ) -> dict[str, float]:
     """The metrics of a simulated load, seconds; the E2E of a static batch is the batch's.
 
     The request overhead varies from request to request around its mean; it is in TTFT and E2E.
+    `unrest` is the 1-sd of ln of what one and the same request takes on that machine.
     """
     found = {"output_tokens_per_s": served.output_tokens_per_s}
     noise = np.random.default_rng(0).standard_normal(len(served.ttft_s))
@@ -244,6 +274,7 @@ def _statistics(
             values = np.full_like(values, values.max())
         if quantity != "tpot":
             values = values + overheads
+        values = in_unrest(values, unrest)
         if len(values):
             found[f"{quantity}_mean"] = float(values.mean())
             quantiles = np.quantile(values, list(_QUANTILES.values()))
@@ -257,16 +288,19 @@ def _statistics(
     return found
 
 
-def _steady(condition: Condition, calibration: Calibration, scale: float) -> dict[str, float]:
+def _steady(
+    condition: Condition, calibration: Calibration, scale: float, own: OwnSteps | None
+) -> dict[str, float]:
     """A batch that only decodes, in closed form."""
     kv_blocks_of(condition, math.ceil(condition.input_tokens + condition.output_tokens))
     logs = np.log([[getattr(calibration.coefficients, name) for name in COEFFICIENT_NAMES]])
     means = expected(columns_of([condition]), coefficients_of_rows(logs))
+    more_s = float(extra_s(own, means.decoding[:1])[0]) if own else 0.0
     seconds = {
-        "ttft": float(means.ttft_s[0]) * scale,
-        "tpot": float(means.tpot_s[0]) * scale,
-        "itl": float(means.tpot_s[0]) * scale,
-        "e2e": float(means.e2e_s[0]) * scale,
+        "ttft": (float(means.ttft_s[0]) + more_s) * scale,
+        "tpot": (float(means.tpot_s[0]) + more_s) * scale,
+        "itl": (float(means.tpot_s[0]) + more_s) * scale,
+        "e2e": (float(means.e2e_s[0]) + more_s * condition.output_tokens) * scale,
     }
     found = {f"{name}_{one}": value for name, value in seconds.items() for one in STATISTICS}
     return found | {"output_tokens_per_s": float(means.decoding[0]) / seconds["tpot"]}

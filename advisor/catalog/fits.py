@@ -63,6 +63,37 @@ class Spread(Record):
     """The same of the time to first token."""
 
 
+class ServedSteps(Record):
+    """What a server adds to its engine's steps and requests, found by closed loops of requests."""
+
+    factor: float = Field(1.0, gt=0)
+    """Of the engine's own step."""
+    step_s: NonNegativeFloat = 0.0
+    """Added to a step."""
+    sequence_s: NonNegativeFloat = 0.0
+    """Added for each sequence in it."""
+    newcomer_s: NonNegativeFloat = 0.0
+    """Added to a step with prefill."""
+    request_s: NonNegativeFloat = 0.0
+    """Added to a request's time to first token alone."""
+    unrest_log_sd: NonNegativeFloat = 0.0
+    """1-sd of ln of what one and the same request takes from one moment to another."""
+
+
+class OwnSteps(Record):
+    """What one deployment's own points say beyond its accelerator's coefficients."""
+
+    points: NonNegativeInt
+    log_sd: NonNegativeFloat
+    """1-sd of ln(true/predicted) of its steps."""
+    tokens: tuple[NonNegativeInt, ...] = Field(min_length=1)
+    """Of a step, ascending."""
+    extra_s: tuple[float, ...] = Field(min_length=1)
+    """Seconds that such a step takes beyond the law; between along a line, beyond them as last."""
+    served: ServedSteps | None = None
+    """Behind HTTP, where that was measured."""
+
+
 class FitFile(Record):
     """calibration/fits/*.json: one fit."""
 
@@ -83,6 +114,8 @@ class FitFile(Record):
     families: dict[str, Evidence] = Field(default_factory=dict)
     """By `family_of` the accelerator."""
     accelerators: dict[str, Evidence] = Field(default_factory=dict)
+    deployments: dict[str, OwnSteps] = Field(default_factory=dict)
+    """Of deployments that were measured themselves, by `advisor.calibrate.forecast.identity_of`."""
     calibrated: Spread
     """Spread of a model without rows on an accelerator with rows (leaving out models in turn)."""
     calibrated_known: Spread | None = None

@@ -66,7 +66,11 @@ def add_to(steps: Any) -> None:
         "--points",
         metavar="LIST",
         default="",
-        help="measure these too: decode:8x128,prefill:512,mixed:4x64+256",
+        help="measure these too: decode:8x128,prefill:512,mixed:4x64+256; a point that is named "
+        "again is measured again",
+    )
+    parser.add_argument(
+        "--repeats", type=int, default=1, metavar="N", help="how often each open loop is sent (1)"
     )
     parser.add_argument("--no-server", action="store_true", help="engine steps only, no HTTP")
     parser.add_argument("--url", metavar="URL", help="measure this running server from outside")
@@ -93,6 +97,8 @@ def run(arguments: argparse.Namespace) -> int:
         raise InputError("--model: a folder, a config.json or a model's name is expected")
     if not 0 < arguments.precision < 1:
         raise InputError(f"--precision {arguments.precision:g}: a share between 0 and 1")
+    if arguments.repeats < 1:
+        raise InputError(f"--repeats {arguments.repeats}: at least 1 is expected")
     budget_s = seconds_of(arguments.budget)
     task = TaskProfile.load(profile_path(arguments.task)) if arguments.task else None
     ensure_compiled(say)
@@ -144,6 +150,7 @@ def _measure(arguments: argparse.Namespace, session: Any, catalog: Any) -> Outco
         max_batch=arguments.max_batch,
         shapes=shapes_of(arguments.points),
         serve=not arguments.no_server,
+        load_repeats=arguments.repeats,
     )
     return run_local(local, session, catalog)
 
@@ -182,14 +189,14 @@ def cores_of(text: str) -> tuple[int, ...]:
 
 
 def shapes_of(text: str) -> tuple[Shape, ...]:
-    """`decode:8x128,prefill:512,mixed:4x64+256` as shapes.
+    """`decode:8x128,prefill:512,mixed:4x64+256` as shapes; one that comes again is a repetition.
 
     Raises:
         InputError: not of that form.
     """
     from advisor.calibrate.bench.points import Shape
 
-    shapes = []
+    shapes: list[Shape] = []
     for part in filter(None, (one.strip() for one in text.split(","))):
         if found := re.fullmatch(r"decode:([1-9]\d*)x([1-9]\d*)", part):
             shapes.append(Shape(kind="decode", batch=int(found[1]), context_tokens=int(found[2])))
@@ -205,7 +212,10 @@ def shapes_of(text: str) -> tuple[Shape, ...]:
                 f"--points {part}: decode:BATCHxCONTEXT, prefill:TOKENS or "
                 "mixed:BATCHxCONTEXT+TOKENS is expected"
             )
-    return tuple(shapes)
+    return tuple(
+        shape.model_copy(update={"repeat": shapes[:place].count(shape)})
+        for place, shape in enumerate(shapes)
+    )
 
 
 def _tell(update: Update) -> None:

@@ -8,11 +8,13 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
-from advisor.calibrate.bench.recorded import fit_recorded
+from advisor.calibrate.bench.recorded import fit_recorded, kernel_ratios, read_raw
 from advisor.calibrate.bench.session import comparison_of
-from advisor.catalog import load_catalog
+from advisor.catalog import Catalog, load_catalog
 from advisor.errors import InputError
+from advisor.physics.deployment import Deployment
 
 
 def main() -> None:
@@ -39,6 +41,7 @@ def main() -> None:
             )
         except InputError as error:
             print(f"{model['name']}: {error}")
+            _print_kernels(chosen.raw, model, catalog, chosen.accelerator)
             continue
         print(f"{model['name']}: {len(belief.points)} step times, median {belief.median_error:.1%}")
         for point in points:
@@ -46,6 +49,22 @@ def main() -> None:
                 errors = comparison_of(point).errors
                 shown = ", ".join(f"{name} {value:+.0%}" for name, value in errors.items())
                 print(f"  {point.shape.title}: predicted before {shown}")
+
+
+def _print_kernels(raw: Path, model: dict[str, Any], catalog: Catalog, accelerator: str) -> None:
+    """What torch alone took beside the shipped law; nothing is fitted to it."""
+    deployment = Deployment(
+        model=catalog.model(model["name"]),
+        accelerator=catalog.accelerator(accelerator),
+        weights_dtype=model["weights_dtype"],
+    )
+    for told, kernel, seconds, law_s in kernel_ratios(
+        read_raw(raw), model=model["name"], deployment=deployment
+    ):
+        print(
+            f"  not vLLM, {kernel}: {told}: {1e3 * seconds:.3f} ms, the law's {1e3 * law_s:.3f} ms "
+            f"({law_s / seconds - 1:+.0%})"
+        )
 
 
 if __name__ == "__main__":

@@ -3,7 +3,10 @@
     python calibration/gpu_host/measure.py check  --plan PLAN --output RAW.jsonl
     python calibration/gpu_host/measure.py steps  --plan PLAN --output RAW.jsonl [--only MODEL]
     python calibration/gpu_host/measure.py loads  --plan PLAN --output RAW.jsonl [--only MODEL]
+    python calibration/gpu_host/measure.py kernels --plan PLAN --output RAW.jsonl [--only MODEL]
 
+`kernels` has work only for models whose engine did not start: their products and attention by torch
+alone, which are kept apart from what vLLM showed.
 PLAN is the folder that `prepare.py` wrote: `plan.json` and one folder with a config.json a model.
 Every result is a JSON line, on disk before the next question; a stage skips what RAW.jsonl already
 holds, and ends by itself when its time (--limit) is used up, so that it is simply called again
@@ -31,6 +34,8 @@ PROGRAMS = (
     PARENTS[3] / "calibrate/bench/program.py",
 )
 """In a checkout, and inside the installed package."""
+
+KERNELS = Path(__file__).with_name("kernels.py")
 
 NVIDIA_QUERY = "name,driver_version,clocks.sm,clocks.max.sm,temperature.gpu,power.draw"
 
@@ -93,8 +98,11 @@ def gpu_state() -> str:
 
 def load_program() -> Any:
     """The package's own micro-benchmarks, without the package."""
-    program = next(path for path in PROGRAMS if path.is_file())
-    spec = importlib.util.spec_from_file_location("bench_program", program)
+    return _load("bench_program", next(path for path in PROGRAMS if path.is_file()))
+
+
+def _load(name: str, path: Path) -> Any:
+    spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
@@ -137,7 +145,13 @@ def check(results: Results, plan: dict[str, Any], deadline: float) -> bool:
         "copy_bytes_per_s": 2.0 * size / best(lambda: target.copy_(source)),
         "matmul_flops_per_s": 2.0 * edge**3 / best(lambda: left @ right),
     }
-    results.add("check", "", question, answer={"versions": versions, **ceilings})
+    by_torch = _load("kernels", KERNELS)
+    results.add(
+        "check",
+        "",
+        question,
+        answer={"versions": versions, **ceilings, "parts": by_torch.parts(torch)},
+    )
     return True
 
 
@@ -187,6 +201,37 @@ def steps(results: Results, plan: dict[str, Any], deadline: float, only: str | N
     return True
 
 
+def kernels(results: Results, plan: dict[str, Any], deadline: float, only: str | None) -> bool:
+    """Kernels of each model whose engine was given up."""
+    by_torch = _load("kernels", KERNELS)
+    for model in plan["models"]:
+        name = model["name"]
+        if (only and only != name) or not given_up(results, model):
+            continue
+        config = json.loads((plan["folder"] / model["folder"] / "config.json").read_text())
+        left = [one for one in by_torch.questions(config) if not results.has("kernels", name, one)]
+        shapes = None
+        for question in left:
+            if time.monotonic() > deadline:
+                return False
+            try:
+                shapes = shapes or by_torch.Kernels(config)
+                answer = shapes.measure(**question)
+            except Exception as error:
+                told = f"{type(error).__name__}: {error}"[:500]
+                results.add("kernels", name, question, error=told)
+            else:
+                results.add("kernels", name, question, answer=answer)
+    return True
+
+
+def given_up(results: Results, model: dict[str, Any]) -> bool:
+    """Whether a model's engine failed to start so often that its steps were given up."""
+    started = any(one["model"] == model["name"] and one.get("facts") for one in results.lines)
+    asked = all(results.has("steps", model["name"], one) for one in model["steps"])
+    return asked and not started and failed_starts(results, model["name"]) > 0
+
+
 def failed_starts(results: Results, name: str) -> int:
     """How often a model's engine did not start."""
     return sum(
@@ -207,7 +252,7 @@ def loads(results: Results, plan: dict[str, Any], deadline: float, only: str | N
     for model in plan["models"]:
         name = model["name"]
         left = [one for one in model["loads"] if not results.has("loads", name, one)]
-        if not left or (only and only != name):
+        if not left or (only and only != name) or given_up(results, model):
             continue
         os.environ.pop("VLLM_ENABLE_V1_MULTIPROCESSING", None)
         folder = str(plan["folder"] / model["folder"])
@@ -285,7 +330,7 @@ async def _send(
 def main() -> None:
     """Run a stage; exit 0 when nothing is left of it, 3 when it should be called again."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("stage", choices=("check", "steps", "loads"))
+    parser.add_argument("stage", choices=("check", "steps", "loads", "kernels"))
     parser.add_argument("--plan", type=Path, required=True)
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--only", help="one model of the plan")
@@ -299,7 +344,7 @@ def main() -> None:
     if chosen.stage == "check":
         done = check(results, plan, deadline)
     else:
-        stage = steps if chosen.stage == "steps" else loads
+        stage = {"steps": steps, "loads": loads, "kernels": kernels}[chosen.stage]
         done = stage(results, plan, deadline, chosen.only)
     print("nothing is left of this stage" if done else "call it again: something is left")
     sys.exit(0 if done else 3)

@@ -15,17 +15,19 @@ from typing import Any
 
 import numpy as np
 
-from advisor.calibrate.bench.checkpoint import llama_config
+from advisor.calibrate.bench.checkpoint import config_of
 from advisor.calibrate.bench.hardware import Machine
-from advisor.calibrate.bench.law import Law, prior_belief
+from advisor.calibrate.bench.law import Law
 from advisor.calibrate.bench.loads import predict_load
 from advisor.calibrate.bench.plan import cost_s
 from advisor.calibrate.bench.points import EngineFacts, Shape
+from advisor.calibrate.bench.prior import prior_belief
 from advisor.calibrate.bench.target import Target, settings_of, sustainable_per_s
 from advisor.catalog import load_catalog
 from advisor.catalog.accelerators import AcceleratorSpec
 from advisor.catalog.fits import load_fits
 from advisor.catalog.models import ModelSpec, Precision
+from advisor.errors import DoesNotFitError
 from advisor.physics.deployment import Deployment
 from advisor.physics.memory import plan_memory
 from advisor.serving.engine import vllm_defaults
@@ -38,8 +40,9 @@ TRANSFER: tuple[tuple[str, Precision], ...] = (
     ("Qwen/Qwen3-1.7B", "bf16"),
     ("Qwen/Qwen3-32B", "bf16"),
     ("meta-llama/Llama-3.1-70B", "fp8"),
+    ("Qwen/Qwen3-30B-A3B", "bf16"),
 )
-"""The floor of host overhead, a large model, and one that fits in 8 bit alone."""
+"""The floor of host overhead, a large model, one that fits in 8 bit alone, a mixture of experts."""
 
 SHARES = (0.2, 0.4, 0.6, 0.8, 0.95)
 LENGTHS = ((512, 128), (2048, 256))
@@ -63,10 +66,15 @@ def main() -> None:
     chosen = parser.parse_args()
     catalog = load_catalog()
     chip = catalog.accelerator(chosen.accelerator)
-    models = [
-        model_plan(catalog.model(name), chip, dtype, chosen.engine_version, main=name == MAIN)
-        for name, dtype in ((MAIN, "bf16"), *TRANSFER)
-    ]
+    models = []
+    for name, dtype in ((MAIN, "bf16"), *TRANSFER):
+        spec = catalog.model(name)
+        try:
+            plan = model_plan(spec, chip, dtype, chosen.engine_version, main=name == MAIN)
+        except DoesNotFitError as error:
+            print(f"left out: {error}")
+        else:
+            models.append(plan)
     write_plan(models, chosen.output, catalog.models)
     print(
         f"{sum(len(one['steps']) for one in models)} points and "
@@ -85,7 +93,7 @@ def write_plan(
     for model in models:
         place = folder / model["folder"]
         place.mkdir(parents=True, exist_ok=True)
-        config = llama_config(specs[model["name"]])
+        config = config_of(specs[model["name"]])
         if model["weights_dtype"] == "fp8":
             config["quantization_config"] = {
                 "quant_method": "fp8",
@@ -116,6 +124,8 @@ def model_plan(
         max_num_batched_tokens=settings.max_num_batched_tokens,
         gpu_memory_utilization=settings.gpu_memory_utilization,
     )
+    if not pool.fits:
+        raise DoesNotFitError(f"{spec.id} in {dtype} does not fit one {chip.id}")
     length = min(spec.context_window, 32_768)
     facts = EngineFacts(
         model=spec.id,

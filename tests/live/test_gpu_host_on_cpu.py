@@ -12,8 +12,10 @@ from tiny_checkpoint import write_checkpoint
 from advisor.calibrate.bench.engine import environment
 from advisor.calibrate.bench.hardware import usable_cores
 from advisor.calibrate.bench.local import find_python
-from advisor.calibrate.bench.recorded import points_of, read_raw
+from advisor.calibrate.bench.recorded import kernel_ratios, points_of, read_raw
+from advisor.catalog import load_catalog
 from advisor.errors import InputError
+from advisor.physics.deployment import Deployment
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600)]
 
@@ -75,9 +77,57 @@ def test_all_stages_run_and_go_on_where_they_stopped(tmp_path: Path) -> None:
     lines = read_raw(raw)
     assert len(lines) == 1 + 1 + len(STEPS) + 1
     assert "maximum context length" in next(one["error"] for one in lines if one.get("error"))
+    parts = lines[0]["answer"]["parts"]
+    assert "Error" in parts["FlashAttention 3"], "there is none here, and that is said"
     points = points_of(lines, model="tiny", digest="", accelerator="cpu", arguments={})
     assert [point.shape.kind for point in points] == ["decode", "prefill", "mixed", "load"]
     assert points[-1].results["failed"] == 0
 
-    assert stage("steps") == 0
-    assert len(read_raw(raw)) == len(lines), "what is there is not asked again"
+    assert [stage(name) for name in ("steps", "kernels")] == [0, 0]
+    assert len(read_raw(raw)) == len(lines), "what is there is not asked again, and vLLM did start"
+
+
+def test_kernels_are_called_alone_where_vllm_did_not_start(tmp_path: Path) -> None:
+    try:
+        python = find_python()
+    except InputError as missing:
+        pytest.skip(str(missing))
+    folder = write_checkpoint(tmp_path / "tiny", "5M")
+    model = {
+        "name": str(folder),
+        "folder": "tiny",
+        "arguments": {},
+        "steps": STEPS,
+        "loads": [LOAD],
+    }
+    (tmp_path / "plan.json").write_text(json.dumps({"arguments": {}, "models": [model]}))
+    raw = tmp_path / "raw.jsonl"
+    failed = [{"ask": "start"}, *STEPS, {"ask": "start"}]
+    line = {
+        "stage": "steps",
+        "model": str(folder),
+        "at": "",
+        "gpu": "",
+        "error": "RuntimeError: no",
+    }
+    raw.write_text("".join(json.dumps(line | {"question": one}) + "\n" for one in failed))
+    for stage in ("loads", "kernels"):
+        command = [str(python), str(MEASURE), stage, "--plan", str(tmp_path)]
+        done = subprocess.run(
+            [*command, "--output", str(raw)], capture_output=True, text=True, timeout=200
+        )
+        assert done.returncode == 0, done.stderr[-2000:]
+    lines = read_raw(raw)[len(failed) :]
+    assert {one["stage"] for one in lines} == {"kernels"}
+    assert not any("error" in one for one in lines)
+    catalog = load_catalog()
+    deployment = Deployment(
+        model=catalog.model(str(folder)),
+        accelerator=catalog.accelerator("H200-SXM"),
+        weights_dtype="bf16",
+    )
+    ratios = kernel_ratios(lines, model=str(folder), deployment=deployment)
+    assert len(ratios) == len(lines) > 10
+    assert all(seconds > law_s > 0 for _, _, seconds, law_s in ratios), "slower than on an H200"
+    longer = [seconds for told, _, seconds, _ in ratios if told.startswith("linears")]
+    assert longer[-1] > 5 * longer[0]

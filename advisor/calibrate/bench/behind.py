@@ -11,13 +11,14 @@ TPOT are the measured ones.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from statistics import NormalDist
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from advisor.calibrate.bench.points import Point
 from advisor.calibrate.bench.served import Server
+from advisor.calibrate.own_steps import Behind
 from advisor.calibrate.served import measured
 from advisor.errors import InputError
 from advisor.physics.step_cost import StepCost
@@ -56,42 +57,9 @@ between processes, the write of a chunk, the reading of a request. By judgement;
 
 LEAST_REQUEST_S = 0.0002
 
-_PACES = np.array([NormalDist().inv_cdf((place + 0.5) / 24) for place in range(24)])
-
 _LOW = (np.log(0.5), 0.0, 0.0, 0.0, LEAST_REQUEST_S)
 _HIGH = (np.log(6.0), 1.0, 0.1, 1.0, 10.0)
 _SCALE = (0.2, 1e-3, 1e-4, 3e-3, 5e-3)
-
-
-@dataclass(frozen=True, slots=True)
-class Behind:
-    """How a server's steps and requests differ from the engine's in process."""
-
-    factor: float = 1.0
-    """Of the engine's own step: others that compete for the core, the machine as it usually is."""
-    step_s: float = 0.0
-    """Added to a step: messages between the server's processes."""
-    sequence_s: float = 0.0
-    """Added for each sequence in it: a chunk of its stream."""
-    newcomer_s: float = 0.0
-    """Added to a step with prefill: a request is read while the engine works."""
-    request_s: float = 0.0
-    """Added to a request's time to first token alone."""
-
-    def served(self, cost: StepCost) -> StepCost:
-        """A step's cost behind HTTP."""
-        cost = cost.scaled(self.factor)
-        sequences = np.arange(len(cost.sample_s))
-        return replace(
-            cost,
-            token_s=cost.token_s + self.step_s,
-            sample_s=cost.sample_s + self.sequence_s * sequences,
-            mixed_s=cost.mixed_s + self.newcomer_s,
-        )
-
-
-IN_PROCESS = Behind()
-"""Nothing is different."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +104,18 @@ class Round:
     """Mean TTFT and TPOT of each loop, seconds by `loop_8_ttft` …"""
     e2e_s: Mapping[str, Sequence[float]]
     """Of each request in turn, by the loop's name."""
+
+
+def round_of(point: Point) -> Round:
+    """A point of closed loops as what they showed."""
+    return Round(
+        {
+            name.removesuffix("_ms"): value / 1e3
+            for name, value in point.results.items()
+            if name.startswith(("lone_", "loop_"))
+        },
+        {name.removesuffix("_e2e_s"): each for name, each in point.series.items()},
+    )
 
 
 def send_loops(server: Server, loops: Sequence[Loop]) -> Round:
@@ -266,13 +246,6 @@ def unrest_of(rounds: Sequence[Round]) -> float:
         if len(each) > 1 and len({len(one) for one in each}) == 1:
             variances.append(float(np.log(each).var(axis=0, ddof=1).mean()))
     return float(np.sqrt(np.mean(variances))) if variances else 0.0
-
-
-def in_unrest(seconds: FloatArray, log_sd: float) -> FloatArray:
-    """Each of some durations at equally likely paces of a normal with this 1-sd of ln."""
-    if log_sd <= 0 or not len(seconds):
-        return seconds
-    return np.asarray(np.outer(seconds, np.exp(log_sd * _PACES)).ravel())
 
 
 def pace_of(figures: Mapping[str, float], usual: Mapping[str, float]) -> float:

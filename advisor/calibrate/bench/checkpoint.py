@@ -32,11 +32,12 @@ def checkpoint_of(name: str, catalog: Catalog, *, work: Path) -> Checkpoint:
 
     Args:
         name: a folder with config.json (and weights or none), a config.json, or a model of the
-            catalogue; of the latter a Llama of the same shape is made, which does the same work.
+            catalogue; of the latter a Llama (or a Qwen3 mixture of experts) of the same shape is
+            made, which does the same work.
         work: folder for what is made.
 
     Raises:
-        InputError: unknown, or a shape that a Llama does not have and no config.json describes.
+        InputError: unknown, or a shape that neither has and no config.json describes.
     """
     path = Path(name).expanduser()
     spec = catalog.model(name)
@@ -61,18 +62,26 @@ def digest_of(config: Path) -> str:
     return hashlib.sha256(config.read_bytes()).hexdigest()[:12]
 
 
-def llama_config(spec: ModelSpec) -> dict[str, Any]:
-    """The config.json of a Llama with a model's shape.
+def config_of(spec: ModelSpec) -> dict[str, Any]:
+    """The config.json of a Llama with a model's shape, or of a Qwen3 mixture where it routes.
 
     Raises:
-        InputError: routed experts, latent attention, sliding windows, state-space layers or a
-            feed-forward network without gate.
+        InputError: latent attention, sliding windows, a feed-forward network without gate, or
+            experts of which some are shared or in some layers alone.
     """
-    if spec.moe or spec.mla or spec.sliding_window or spec.ffn_matrices != 3:
+    routed = spec.moe
+    mixed = routed is not None and (
+        routed.shared_experts > 0
+        or routed.shared_intermediate_size is not None
+        or routed.dense_beside_experts
+        or routed.moe_layers not in (None, spec.num_layers)
+    )
+    if mixed or spec.mla or spec.sliding_window or spec.ffn_matrices != 3:
         raise InputError(
-            f"--model {spec.id}: its layers are not a Llama's; name a folder with its config.json"
+            f"--model {spec.id}: its layers are neither a Llama's nor a Qwen3 mixture's; name a "
+            "folder with its config.json"
         )
-    return {
+    config = {
         "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",
         "hidden_act": "silu",
@@ -80,7 +89,7 @@ def llama_config(spec: ModelSpec) -> dict[str, Any]:
         "intermediate_size": spec.intermediate_size,
         "num_hidden_layers": spec.num_layers,
         "num_attention_heads": spec.num_heads,
-        "num_key_value_heads": spec.num_kv_heads,
+        "num_key_value_heads": int(spec.num_kv_heads),
         "head_dim": spec.head_dim,
         "vocab_size": spec.vocab_size,
         "max_position_embeddings": spec.context_window,
@@ -91,10 +100,22 @@ def llama_config(spec: ModelSpec) -> dict[str, Any]:
         "bos_token_id": 1,
         "eos_token_id": 2,
     }
+    if routed is None:
+        return config
+    return config | {
+        "architectures": ["Qwen3MoeForCausalLM"],
+        "model_type": "qwen3_moe",
+        "num_experts": routed.num_experts,
+        "num_experts_per_tok": routed.experts_per_token,
+        "moe_intermediate_size": routed.moe_intermediate_size,
+        "decoder_sparse_step": 1,
+        "mlp_only_layers": [],
+        "norm_topk_prob": True,
+    }
 
 
 def _write_config(spec: ModelSpec, folder: Path) -> None:
-    document = json.dumps(llama_config(spec), indent=1)
+    document = json.dumps(config_of(spec), indent=1)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "config.json").write_text(document, encoding="utf-8")

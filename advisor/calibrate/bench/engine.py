@@ -168,6 +168,9 @@ def known_cause(text: str) -> str | None:
     unknown = re.search(r"EngineArgs.*unexpected keyword argument '(\w+)'", text)
     if unknown:
         return f"--engine-args: vLLM has no setting '{unknown[1]}'"
+    longer = re.search(r"max_model_len \((\d+)\) is greater than the derived[^(]*\(\w+=(\d+)", text)
+    if longer:
+        return f"--engine-args: max_model_len={longer[1]} is more than the model's own {longer[2]}"
     for pattern, meaning in _CAUSES:
         if re.search(pattern, text):
             return meaning

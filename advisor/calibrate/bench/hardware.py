@@ -71,6 +71,17 @@ def other_cores(cores: Sequence[int]) -> tuple[int, ...]:
     return tuple(core for core in usable_cores() if core not in cores)
 
 
+def busy_core_s() -> float:
+    """Core-seconds that the whole machine has not idled so far, others' included; 0: not known."""
+    try:
+        line = Path("/proc/stat").read_text(encoding="ascii").splitlines()[0]
+    except OSError:
+        return 0.0
+    # user, nice, system, idle, iowait, irq, softirq, steal; what follows is part of these.
+    ticks = [int(word) for word in line.split()[1:9]]
+    return (sum(ticks) - ticks[3] - ticks[4]) / os.sysconf("SC_CLK_TCK")
+
+
 def accelerator_id(machine: Machine, threads: int) -> str:
     """Name of a processor as an accelerator, e.g. `cpu-amd-epyc-1-thread`."""
     name = re.sub(r"[^a-z0-9]+", "-", machine.processor.lower()).strip("-")

@@ -5,11 +5,11 @@ with its covariance, widened by what one deployment may differ from its accelera
 hardly anything is known beforehand. The fit is the most probable value inside the coefficients'
 bounds, its covariance Laplace's (Gauss-Newton): Σ = (HᵀR⁻¹H + Σ0⁻¹)⁻¹ with H = ∂ln T/∂ln c.
 
-A processor's products change their path with the number of rows (one row a matrix-vector product,
-few rows small blocks, many rows large ones), and no smooth law follows that. There the part of a
-step that does not attend is multiplied by exp g(ln n), n its tokens: g is a Gaussian process with
-mean 0 and covariance sd²·exp(−|Δ ln n|/length), linear between knots at powers of two, and its
-values there are unknowns beside the coefficients. It returns to the law away from the points.
+A processor's products are timed alone (`products`), and the law's are multiplied by what those
+took over it. For what is left the part of a step that does not attend is multiplied by exp g(ln n),
+n its tokens: g is a Gaussian process with mean 0 and covariance sd²·exp(−|Δ ln n|/length), linear
+between knots at powers of two, and its values there are unknowns beside the coefficients. It
+returns to the law away from the points.
 """
 
 from __future__ import annotations
@@ -23,44 +23,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from advisor.calibrate.bench.points import Point, Shape
-from advisor.calibrate.uncertainty import covariance_for
+from advisor.calibrate.bench.products import STRAIGHT, Bends
 from advisor.catalog.coefficients import COEFFICIENT_NAMES, Coefficients, bounds_of
-from advisor.catalog.fits import NORMAL_90, FitFile, calibration_of
+from advisor.catalog.fits import NORMAL_90
 from advisor.physics.deployment import Deployment
 from advisor.physics.engine import Generation
 from advisor.physics.rates import engine_flags, rates_of
 from advisor.physics.step_cost import StepCost
-from advisor.physics.step_time import step_cost, step_terms
+from advisor.physics.step_time import StepTerms, step_cost, step_terms
 from advisor.physics.work import Work, work_of
 
 FloatArray = NDArray[np.float64]
-
-DEPLOYMENT_LOG_SD = 0.25
-"""By which a deployment's own flags, kernels and host may move each coefficient of a known
-accelerator: by judgement, twice the spread of deployments' levels in the shipped fit."""
-
-PROCESSOR_LOG_SD = 1.5
-"""How well a processor's coefficients are known before it is measured: within a factor of ten."""
-
-PROCESSOR_START = {
-    "layer_s": 300e-6,
-    "mixed_layer_s": 50e-6,
-    "host_step_v1_s": 2e-3,
-    "host_sequence_v1_s": 35e-6,
-    "kv_bandwidth": 0.3,
-    "linear_bandwidth": 0.8,
-}
-"""Where a processor's prior starts: kernels launched one by one from Python, nothing hidden behind
-a GPU. Assumed, and soon forgotten once there are points."""
-
-CEILING_LOG_SD = 0.8
-BY_CEILINGS = ("linear_bandwidth", "linear_compute_16bit", "head_bandwidth", "activation_bandwidth")
-"""A processor's shares of what was measured on it as a copy and a product: better known."""
-
-SEQUENCE_LOG_SD = 0.5
-"""So is what the engine's Python does for each sequence: the same lines as beside a GPU, where the
-shipped fit finds 17 µs, on a core that also computes. Small batches hardly tell it from the
-products of more rows, and beyond them it decides."""
 
 SHAPE_LOG_SD = 0.02
 """What the law's form leaves unexplained along batch and length, once its level is known."""
@@ -68,15 +41,11 @@ SHAPE_LOG_SD = 0.02
 KNOTS: FloatArray = np.array([2.0**power for power in range(12)])
 """Tokens of a step at which g is an unknown."""
 
-KNOT_LOG_SD, KNOT_LENGTH = 0.2, 1.5
-"""Of g: by how much products of one width may be off, and over which ratio of tokens (its ln) it
-forgets. Taken from the spread of oneDNN's paths, before any fit."""
-
 _KNOT_BOUND = 1.0
 
 _STEP = 1e-4
 
-_BOUNDS: FloatArray = np.hstack(
+BOUNDS: FloatArray = np.hstack(
     [
         np.log(np.array([bounds_of(name) for name in COEFFICIENT_NAMES]).T),
         np.tile([[-_KNOT_BOUND], [_KNOT_BOUND]], len(KNOTS)),
@@ -124,6 +93,8 @@ class Law:
     generation: Generation
     budget: int
     """Tokens a step may take: a longer prompt takes several."""
+    bends: Bends = STRAIGHT
+    """Of the products, where they were timed alone."""
 
     def log_seconds(self, logs: FloatArray, steps: Steps) -> FloatArray:
         """ln of each step's seconds (of a prompt longer than the budget: of all its steps)."""
@@ -147,7 +118,8 @@ class Law:
                 prefilling=chunk > 0,
             )
             attending = np.asarray(terms.kv_attention + terms.prefill_attention)
-            whole = np.asarray(terms.total)
+            bent = self.bends.at(steps.batch + chunk) - 1
+            whole = np.asarray(terms.total + _products(terms) * bent)
             whole = whole + (whole - attending) * surplus(logs, steps.batch + chunk)
             total += np.where(first | (left > 0), whole, 0.0)
             left, past, first = left - chunk, past + chunk, False
@@ -164,6 +136,11 @@ class Law:
             columns.append((self.log_seconds(moved, steps) - base) / step)
         return np.stack(columns, axis=1) if columns else np.zeros((len(steps), 0))
 
+    def products_s(self, logs: FloatArray, rows: FloatArray, sampled: FloatArray) -> FloatArray:
+        """Seconds of a step's products and head by the law, without its bends."""
+        rates = rates_of(coefficients_at(logs), self._work, engine_flags(self.generation))
+        return _products(step_terms(self._work, rates, tokens=rows, sampled=sampled))
+
     @cached_property
     def _work(self) -> Work:
         return work_of(self.deployment)
@@ -172,6 +149,10 @@ class Law:
     def _window(self) -> float:
         window = self.deployment.model.sliding_window
         return float(window.size) if window else float("inf")
+
+
+def _products(terms: StepTerms) -> FloatArray:
+    return np.asarray(terms.linears_memory + terms.linears_compute + terms.head)
 
 
 def _windowed(chunk: FloatArray, past: FloatArray, window: float) -> FloatArray:
@@ -184,7 +165,7 @@ def _windowed(chunk: FloatArray, past: FloatArray, window: float) -> FloatArray:
 
 def inward(index: int, log: float, step: float) -> float:
     """The step, turned round where it would leave the coefficient's upper bound."""
-    return -step if log + step > _BOUNDS[1][index] else step
+    return -step if log + step > BOUNDS[1][index] else step
 
 
 def surplus(logs: FloatArray, tokens: FloatArray) -> FloatArray:
@@ -196,7 +177,7 @@ def surplus(logs: FloatArray, tokens: FloatArray) -> FloatArray:
 def coefficients_at(logs: FloatArray) -> Coefficients:
     """Coefficients from logarithms, cut to their bounds."""
     count = len(COEFFICIENT_NAMES)
-    values = np.exp(np.clip(logs[:count], *_BOUNDS[:, :count])).tolist()
+    values = np.exp(np.clip(logs[:count], *BOUNDS[:, :count])).tolist()
     named: dict[str, Any] = dict(zip(COEFFICIENT_NAMES, values, strict=True))
     return Coefficients.model_construct(**named)
 
@@ -245,8 +226,11 @@ class Belief:
         # As many sequences as tokens where that is a step's most, else one prompt's last chunk.
         alone = tokens <= max_seqs
         sampled = np.where(alone, tokens, 1.0).astype(np.int64)
-        part_s = np.asarray(cost.token_s + cost.sample_s[sampled] + ~alone * cost.mixed_s)
-        return replace(cost, token_s=np.asarray(cost.token_s + part_s * surplus(logs, tokens)))
+        products_s = self.law.products_s(logs, tokens, sampled.astype(np.float64))
+        bent_s = products_s * (self.law.bends.at(tokens) - 1)
+        part_s = np.asarray(cost.token_s + bent_s + cost.sample_s[sampled] + ~alone * cost.mixed_s)
+        whole_s = cost.token_s + bent_s + part_s * surplus(logs, tokens)
+        return replace(cost, token_s=np.asarray(whole_s))
 
     def seconds(self, steps: Steps) -> FloatArray:
         """Seconds of some steps."""
@@ -262,37 +246,6 @@ class Belief:
         """90 % interval of some steps' seconds."""
         middle, half = self.seconds(steps), NORMAL_90 * self.log_sd(steps)
         return middle * np.exp(-half), middle * np.exp(half)
-
-
-def prior_belief(law: Law, fit: FitFile) -> Belief:
-    """What is believed before anything is measured."""
-    accelerator = law.deployment.accelerator
-    calibration = calibration_of(fit, accelerator)
-    known = np.log([getattr(calibration.coefficients, name) for name in COEFFICIENT_NAMES])
-    logs = np.concatenate([known, np.zeros(len(KNOTS))])
-    active = _active(law, logs)
-    if calibration.label == "assumed":
-        for name, value in PROCESSOR_START.items():
-            logs[COEFFICIENT_NAMES.index(name)] = np.log(value)
-        covariance = np.diag([_processor_log_sd(COEFFICIENT_NAMES[index]) ** 2 for index in active])
-        count, knots = len(active), np.log(KNOTS[law.budget >= KNOTS])
-        active += tuple(len(COEFFICIENT_NAMES) + place for place in range(len(knots)))
-        whole = np.zeros((len(active), len(active)))
-        whole[:count, :count] = covariance
-        distance = np.abs(knots[:, None] - knots[None, :])
-        whole[count:, count:] = KNOT_LOG_SD**2 * np.exp(-distance / KNOT_LENGTH)
-        covariance = whole
-    else:
-        whole = covariance_for(fit, calibration.label)
-        covariance = whole[np.ix_(active, active)] + DEPLOYMENT_LOG_SD**2 * np.eye(len(active))
-    return Belief(law, logs, covariance, active)
-
-
-def _processor_log_sd(name: str) -> float:
-    """How well a processor's coefficient is known before it is measured."""
-    if name.startswith("host_sequence"):
-        return SEQUENCE_LOG_SD
-    return CEILING_LOG_SD if name in BY_CEILINGS else PROCESSOR_LOG_SD
 
 
 def updated(prior: Belief, points: Sequence[Point]) -> Belief:
@@ -338,7 +291,7 @@ def _starts(prior: Belief, places: Sequence[int]) -> list[FloatArray]:
     if reading not in chosen:
         return starts[:1]
     place = chosen.index(reading)
-    starts[1][place], starts[2][place] = _BOUNDS[:, reading]
+    starts[1][place], starts[2][place] = BOUNDS[:, reading]
     return starts
 
 
@@ -360,7 +313,7 @@ def _search(
     from scipy.optimize import least_squares
 
     chosen = [prior.active[place] for place in places]
-    low, high = _BOUNDS[:, chosen]
+    low, high = BOUNDS[:, chosen]
     origin = prior.logs[chosen]
     whiten = np.linalg.cholesky(np.linalg.inv(prior.covariance[np.ix_(places, places)])).T
 
@@ -388,12 +341,3 @@ def _search(
         for start in starts
     ]
     return everything(min(found, key=lambda one: float(one.cost)).x)
-
-
-def _active(law: Law, logs: FloatArray) -> tuple[int, ...]:
-    """Coefficients that steps of this deployment depend on, over batches and lengths."""
-    batch, context, prompt = np.meshgrid([0.0, 1, 16, 256], [64.0, 4096], [0.0, 64, 2048])
-    used = (batch + prompt).ravel() > 0
-    steps = Steps(batch.ravel()[used], context.ravel()[used], prompt.ravel()[used])
-    slopes = law.slopes(logs, steps, range(len(COEFFICIENT_NAMES)))
-    return tuple(int(index) for index in np.flatnonzero(np.abs(slopes).max(axis=0) > 1e-3))

@@ -7,6 +7,7 @@ the machine falls on both, and shows.
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -15,24 +16,26 @@ import numpy as np
 
 from advisor.calibrate.bench.behind import (
     LONE_PROMPT,
-    Behind,
     Loop,
     Round,
     behind_http,
-    in_unrest,
     loops_of,
     pace_of,
     pooled,
+    round_of,
     send_loops,
     unrest_of,
 )
+from advisor.calibrate.bench.hardware import busy_core_s
 from advisor.calibrate.bench.noise import usual_pace
 from advisor.calibrate.bench.points import Point, Shape
 from advisor.calibrate.bench.served import Sent, Server, quantiles_ms, statistics
 from advisor.calibrate.bench.session import Session, utc_now
 from advisor.calibrate.bench.target import Target, sustainable_per_s
+from advisor.calibrate.own_steps import Behind, in_unrest
 from advisor.calibrate.served import measured
 from advisor.errors import InputError
+from advisor.figures import percent
 from advisor.physics.step_cost import StepCost
 from advisor.serving.simulate import simulate_engine
 from advisor.serving.workload import Requests
@@ -52,6 +55,9 @@ And the most seconds of one load."""
 
 RESTLESS = 1.15
 """From which ratio of paces a load is marked as disturbed."""
+
+OTHERS_SHARE = 0.1
+"""Of the machine's cores, from which the same is said of a load beside other work."""
 
 OVERHEAD_LOG_SD = 0.15
 """1-sd of ln of a measured overhead between one day and the next."""
@@ -192,10 +198,8 @@ class _Served:
         assert session.target is not None
         behind = behind or self._behind(self.rounds)
         self.overhead_s = behind.request_s
-        session.target = session.target.with_overhead(
-            behind.request_s, OVERHEAD_LOG_SD, behind=behind
-        )
-        session.learn()
+        target = session.target.with_overhead(behind.request_s, OVERHEAD_LOG_SD, behind=behind)
+        session.look_at(target.sustained(self.cost))
 
     def load(self, share: float, repeat: int, seconds: float) -> None:
         """One open loop of about so many seconds: predicted, sent, compared."""
@@ -226,7 +230,7 @@ class _Served:
             f"{shape.title}: predicted TPOT p50 {predicted['tpot_p50_ms']:,.2f} ms, "
             f"E2E p95 {predicted['e2e_p95_ms']:,.0f} ms; now sent"
         )
-        before, cpu_before = self.server.metrics(), self.cpu_s()
+        before, cores_before = self.server.metrics(), self._cores_s()
         sent = self.server.load(
             due_s=(requests.arrival_s - requests.arrival_s[0]).tolist(),
             prompt_tokens=requests.input_tokens.tolist(),
@@ -236,7 +240,13 @@ class _Served:
         results = statistics(sent) | {
             f"server_{name}": after[name] - before.get(name, 0.0) for name in after
         }
-        results["server_cpu_s"] = self.cpu_s() - cpu_before
+        wall_s, served_s, own_s, busy_s = (
+            now - then for now, then in zip(self._cores_s(), cores_before, strict=True)
+        )
+        results["server_cpu_s"] = served_s
+        if served_s > 0:
+            others_s = max(0.0, busy_s - served_s - own_s)
+            results["others_share"] = others_s / (wall_s * (os.cpu_count() or 1))
         results["fixed_lengths"] = float(np.ptp(requests.input_tokens) == 0)
         pace = pace_after = pace_before
         try:
@@ -256,13 +266,17 @@ class _Served:
                     at=utc_now(),
                     basis="wall time",
                     slowdown=pace,
-                    notes=_notes(pace_before, pace_after, results),
+                    notes=notes_of(pace_before, pace_after, results),
                     spent_s=time.monotonic() - begin,
                     results=results | {"pace_before": pace_before, "pace_after": pace_after},
                     predicted=predicted | {f"shared_{name}": one for name, one in shared.items()},
                     series=_series(sent),
                 )
             )
+
+    def _cores_s(self) -> tuple[float, float, float, float]:
+        """Seconds so far: of the clock, and of cores for the server, this process and everybody."""
+        return time.monotonic(), self.cpu_s(), time.process_time(), busy_core_s()
 
 
 def _in_flight(target: Target, cost: StepCost) -> float:
@@ -274,18 +288,6 @@ def _in_flight(target: Target, cost: StepCost) -> float:
     return float((timeline.finish_s - timeline.arrival_s).sum()) / span
 
 
-def round_of(point: Point) -> Round:
-    """A point of closed loops as what they showed."""
-    return Round(
-        {
-            name.removesuffix("_ms"): value / 1e3
-            for name, value in point.results.items()
-            if name.startswith(("lone_", "loop_"))
-        },
-        {name.removesuffix("_e2e_s"): each for name, each in point.series.items()},
-    )
-
-
 def _series(sent: list[Sent]) -> dict[str, list[float]]:
     good = [one for one in sent if not one.error]
     return {
@@ -295,13 +297,17 @@ def _series(sent: list[Sent]) -> dict[str, list[float]]:
     }
 
 
-def _notes(before: float, after: float, results: dict[str, float]) -> tuple[str, ...]:
+def notes_of(before: float, after: float, results: dict[str, float]) -> tuple[str, ...]:
+    """What disturbed a load: paces of the closed loops around it, others' work, failures."""
     notes = []
     if max(before, after, 1 / before, 1 / after) > RESTLESS:
         notes.append(
             f"closed loops took {before:.2f} × (before) and {after:.2f} × (after) what they usually"
             " do"
         )
+    others = results.get("others_share", 0.0)
+    if others > OTHERS_SHARE:
+        notes.append(f"other work took {percent(others)} of the machine's cores")
     if results["failed"]:
         notes.append(f"{results['failed']:.0f} requests failed")
     if results.get("late_ms", 0.0) > 50:

@@ -34,6 +34,14 @@ from advisor.calibrate.bench.plan import (
     repetitions,
 )
 from advisor.calibrate.bench.points import EngineFacts, Kind, Point, Shape
+from advisor.calibrate.bench.products import (
+    BASE_ROWS,
+    PRODUCTS_REPEATS,
+    PRODUCTS_SHARE,
+    PRODUCTS_VISITS,
+    ROWS,
+    ratio_to_base,
+)
 from advisor.calibrate.bench.server import VllmServer
 from advisor.calibrate.bench.session import End, Outcome, Session, utc_now
 from advisor.catalog import Catalog
@@ -181,6 +189,8 @@ class _Work:
             )
         for kind, unit in (("copy", "bytes"), ("matmul", "operations")):
             self._ceiling(engine, kind, unit)  # type: ignore[arg-type]
+        if not self.on_gpu:
+            self._products(engine)
         accelerator = self.known or self._processor()
         weights: Precision = "fp16" if facts.dtype == "float16" else "bf16"
         quantized = self.checkpoint.spec.published_precision
@@ -243,6 +253,20 @@ class _Work:
                 results={f"{unit}_per_s": float(answer[unit]) / seconds},
             )
         )
+
+    def _products(self, engine: Engine) -> None:
+        """The model's products by rows, visit after visit, until their share of the budget."""
+        session, begin = self.session, time.monotonic()
+        assert session.facts is not None
+        most = min(session.facts.max_num_seqs, session.facts.max_num_batched_tokens)
+        for visit in range(PRODUCTS_VISITS):
+            for rows in (one for one in ROWS if one <= most):
+                spent_s = time.monotonic() - begin
+                if session.stop.is_set() or spent_s > PRODUCTS_SHARE * session.budget_s:
+                    return
+                shape = Shape(kind="products", batch=rows, repeat=visit)
+                if not session.has(shape):
+                    self._point(engine, shape, 0.0)
 
     def _processor(self) -> AcceleratorSpec:
         facts = self.session.facts
@@ -316,7 +340,12 @@ class _Work:
                 slowdown=slowdown,
                 notes=reading.notes,
                 spent_s=time.monotonic() - begin,
-                results={"reference_s": float(np.median(answer["reference_s"]))},
+                results={"reference_s": float(np.median(answer["reference_s"]))}
+                | (
+                    {"over_base": ratio_to_base(answer["cpu_s"], answer["base_s"])}
+                    if "base_s" in answer
+                    else {}
+                ),
                 series={name: answer[name] for name in ("wall_s", "cpu_s")},
             ),
             expected_s=expected_s,
@@ -348,6 +377,13 @@ class _Work:
 
 def _question(shape: Shape) -> dict[str, Any]:
     """What the engine is asked to measure."""
+    if shape.kind == "products":
+        return {
+            "ask": "products",
+            "rows": shape.batch,
+            "base": BASE_ROWS,
+            "repeats": PRODUCTS_REPEATS,
+        }
     question: dict[str, Any] = {"ask": shape.kind, "repeats": repetitions(shape)}
     if shape.kind in ("decode", "mixed"):
         question |= {"batch": shape.batch, "context": shape.context_tokens}

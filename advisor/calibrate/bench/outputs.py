@@ -8,20 +8,30 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 
-from advisor.calibrate.bench.law import Belief
+from advisor.calibrate.bench.behind import FIGURE_LOG_SD, round_of, unrest_of
+from advisor.calibrate.bench.law import Belief, Steps
 from advisor.calibrate.bench.points import EngineFacts, Point
 from advisor.calibrate.fitted import write_fit
+from advisor.calibrate.forecast import identity_of
 from advisor.calibrate.importers import write_measurements
 from advisor.calibrate.measurements import METRICS, Measurement, Setup
 from advisor.catalog.accelerators import AcceleratorSpec
 from advisor.catalog.coefficients import COEFFICIENT_NAMES, bounds_of
-from advisor.catalog.fits import Evidence, FitFile
+from advisor.catalog.fits import Evidence, FitFile, OwnSteps, ServedSteps
 from advisor.catalog.operators import family_of, operator_offsets
 from advisor.errors import InputError
+from advisor.physics.step_time import step_cost
 
 SOURCE = "advisor calibrate run"
+
+EXTRA_TOKENS = (
+    *range(1, 65),
+    *(size for power in range(6, 14) for size in (2**power + 2 ** (power - 1), 2 ** (power + 1))),
+)
+"""Sizes of steps whose time beyond the law is written down."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +84,13 @@ def write_outputs(
         parts[files.accelerator].write_text(accelerator_text(measured), encoding="utf-8")
         overheads = [one for one in points if one.shape.kind == "overhead"]
         overhead = overheads[-1] if overheads else None  # each holds what is known by then
-        write_fit(fit_with(shipped, belief, overhead=overhead), parts[files.fits])
+        fit = fit_with(shipped, belief, overhead=overhead)
+        own = own_steps(belief, points)
+        identity = identity_of(belief.law.deployment, belief.law.generation)
+        write_fit(
+            fit.model_copy(update={"deployments": {**shipped.deployments, identity: own}}),
+            parts[files.fits],
+        )
         rows = [row for point in points if (row := row_of(point, accelerator=named))]
         write_measurements(rows, parts[files.rows])
         for path, part in parts.items():
@@ -134,6 +150,46 @@ def fit_with(shipped: FitFile, belief: Belief, *, overhead: Point | None = None)
             "advisor calibrate run".strip("; "),
             "accelerators": {**shipped.accelerators, accelerator.id: evidence},
         }
+    )
+
+
+def own_steps(belief: Belief, points: Sequence[Point]) -> OwnSteps:
+    """What the points say of their own deployment: steps beyond its coefficients', and served ones.
+
+    Its doubt is the middle one of the points' steps; behind HTTP also that of the closed loops.
+    """
+    facts = points[-1].facts
+    most, seqs = facts.max_num_batched_tokens, min(facts.max_num_seqs, facts.max_num_batched_tokens)
+    whole = belief.step_cost(max_tokens=most, max_seqs=seqs)
+    law = step_cost(
+        belief.law.deployment,
+        belief.coefficients,
+        max_tokens=most,
+        max_seqs=seqs,
+        generation=belief.law.generation,
+    )
+    tokens = [one for one in EXTRA_TOKENS if one <= most]
+    rounds = [point for point in points if point.shape.kind == "overhead"]
+    doubt = float(np.median(belief.log_sd(Steps.of_points(belief.points))))
+    return OwnSteps(
+        points=len(belief.points),
+        log_sd=round(math.hypot(doubt, FIGURE_LOG_SD if rounds else 0.0), 4),
+        tokens=tuple(tokens),
+        extra_s=tuple(float(f"{one:.4g}") for one in (whole.token_s - law.token_s)[tokens]),
+        served=_served(rounds) if rounds and "served_factor" in rounds[-1].results else None,
+    )
+
+
+def _served(rounds: Sequence[Point]) -> ServedSteps:
+    """What closed loops have shown by the last of their rounds."""
+    last = rounds[-1].results
+    return ServedSteps(
+        factor=last["served_factor"],
+        step_s=last["served_step_ms"] / 1e3,
+        sequence_s=last["served_sequence_ms"] / 1e3,
+        newcomer_s=last["served_newcomer_ms"] / 1e3,
+        request_s=rounds[-1].value_s,
+        unrest_log_sd=unrest_of([round_of(point) for point in rounds]),
     )
 
 

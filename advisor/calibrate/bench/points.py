@@ -14,9 +14,12 @@ from advisor.calibrate.bench.hardware import Machine
 from advisor.errors import InputError
 from advisor.records import Record
 
-Kind = Literal["start", "copy", "matmul", "decode", "prefill", "mixed", "overhead", "load"]
-"""`start`: engine start-up. `copy`, `matmul`: the ceilings. `decode`, `prefill`, `mixed`: engine
-steps. `overhead`: what HTTP adds to a request. `load`: an open loop, predicted before."""
+Kind = Literal[
+    "start", "copy", "matmul", "products", "decode", "prefill", "mixed", "overhead", "load"
+]
+"""`start`: engine start-up. `copy`, `matmul`: the ceilings. `products`: the model's own, of `batch`
+rows. `decode`, `prefill`, `mixed`: engine steps. `overhead`: what HTTP adds to a request. `load`:
+an open loop, predicted before."""
 
 STEPS: tuple[Kind, ...] = ("decode", "prefill", "mixed")
 
@@ -39,6 +42,7 @@ class Shape(Record):
     def title(self) -> str:
         """In words, for progress lines."""
         parts = {
+            "products": f"of {self.batch} tokens",
             "decode": f"{self.batch} × {self.context_tokens:,} tokens",
             "prefill": f"{self.prompt_tokens:,} tokens",
             "mixed": f"{self.prompt_tokens:,} tokens beside {self.batch} × {self.context_tokens:,}",

@@ -8,6 +8,7 @@ a line on stdin is a question, one on stdout the answer; what vLLM prints goes t
     {"ask": "prefill", "tokens": 512, "repeats": 3}
     {"ask": "mixed", "batch": 8, "context": 128, "tokens": 256, "repeats": 3}
     {"ask": "copy"} and {"ask": "matmul"}: the ceilings, bytes and operations a second
+    {"ask": "products", "rows": 6, "base": 4, "repeats": 5}   the model's own products, alone
 
 Step times are lists of seconds: `wall_s`, and `cpu_s`, the processor time of this process and its
 threads, which a neighbour on the same core does not lengthen. What the machine was like meanwhile
@@ -24,7 +25,7 @@ import statistics
 import sys
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 REFERENCE_STEPS = 6
@@ -164,6 +165,40 @@ class Benchmarks:
         wall, cpu = self._repeat(lambda: left @ right, 12)
         return {"wall_s": wall, "cpu_s": cpu, "operations": 2.0 * size**3}
 
+    def products(self, rows: int, base: int, repeats: int) -> dict[str, Any]:
+        """All of the model's matrix products in turn, of `rows` tokens; nothing else of a step.
+
+        Each time after those of `base` tokens, `base_s`: what a neighbour takes of caches and
+        memory falls on both.
+        """
+
+        def timed(model: Any) -> list[tuple[Timed, Timed]]:
+            with self.torch.inference_mode():
+                all_of = [self._all_products(model, size) for size in (base, rows)]
+                for work in all_of:
+                    work()
+                return [(self._timed(all_of[0]), self._timed(all_of[1])) for _ in range(repeats)]
+
+        (found,) = self.llm.apply_model(timed)
+        before, after = zip(*found, strict=True)
+        return _columns(list(after)) | {"base_s": _columns(list(before))["cpu_s"]}
+
+    def _all_products(self, model: Any, rows: int) -> Callable[[], None]:
+        dtype = self.engine.vllm_config.model_config.dtype
+        work: list[tuple[Any, tuple[Any, ...]]] = []
+        for layer in model.modules():
+            if hasattr(layer, "input_size_per_partition") and hasattr(layer, "quant_method"):
+                given = self.torch.randn(rows, layer.input_size_per_partition).to(dtype)
+                work.append((layer.quant_method.apply, (layer, given)))
+        size = self.engine.model_config.get_hidden_size()
+        work.append((model.compute_logits, (self.torch.randn(rows, size).to(dtype),)))
+
+        def everything() -> None:
+            for product, given in work:
+                product(*given)
+
+        return everything
+
     def _device(self) -> str:
         return "cuda" if self.on_gpu else "cpu"
 
@@ -183,11 +218,18 @@ class Benchmarks:
 
     def _step(self) -> Timed:
         """One engine step."""
+
+        def step() -> None:
+            self.outputs = self.engine.step()
+
+        self._steps += 1
+        return self._timed(step)
+
+    def _timed(self, work: Any) -> Timed:
         before = 0.0 if self.on_gpu else _probe()
         begin = self.clock.now()
-        self.outputs = self.engine.step()
+        work()
         end = self.clock.now()
-        self._steps += 1
         if self.on_gpu:
             return end[0] - begin[0], end[1] - begin[1], 0.0
         probes = [before, _probe()]

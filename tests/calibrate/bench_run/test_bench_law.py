@@ -5,8 +5,9 @@ import pytest
 from bench_points import GRID, LAW, point, shape
 from stand_in_engine import step_s
 
-from advisor.calibrate.bench.law import Steps, prior_belief, updated
+from advisor.calibrate.bench.law import Steps, updated
 from advisor.calibrate.bench.points import Point, Shape
+from advisor.calibrate.bench.prior import prior_belief
 from advisor.catalog import load_catalog
 from advisor.catalog.coefficients import COEFFICIENT_NAMES
 from advisor.catalog.fits import load_fits

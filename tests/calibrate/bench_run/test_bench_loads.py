@@ -1,5 +1,6 @@
 """A server's overheads, and loads that are predicted before they are sent."""
 
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -8,13 +9,16 @@ from bench_points import FACTS, GRID, LAW, point
 from stand_in_engine import write_interpreter, write_model
 from stand_in_server import FIRST_S, TOKEN_S, serving
 
-from advisor.calibrate.bench.behind import Behind, Loop, Round, send_loops
-from advisor.calibrate.bench.law import prior_belief, updated
-from advisor.calibrate.bench.loads import RATES, ROUNDS, measure_server, predict_load
+from advisor.calibrate.bench.behind import Loop, Round, send_loops
+from advisor.calibrate.bench.hardware import busy_core_s
+from advisor.calibrate.bench.law import updated
+from advisor.calibrate.bench.loads import RATES, ROUNDS, measure_server, notes_of, predict_load
 from advisor.calibrate.bench.local import LocalRun, run_local
+from advisor.calibrate.bench.prior import prior_belief
 from advisor.calibrate.bench.served import Server
 from advisor.calibrate.bench.session import Session, comparison_of
 from advisor.calibrate.bench.target import target_of
+from advisor.calibrate.own_steps import Behind
 from advisor.catalog import load_catalog
 from advisor.catalog.fits import load_fits
 
@@ -89,6 +93,24 @@ def test_a_server_s_overhead_is_measured_and_its_loads_compared(
             one.results["pace_before"] * one.results["pace_after"]
         )
         assert one.results["server_generation_tokens_total"] == compared.requests * 64
+
+
+def test_what_disturbed_a_load_is_said() -> None:
+    calm = {"failed": 0.0, "others_share": 0.02}
+    assert notes_of(1.0, 1.1, calm) == ()
+    (others,) = notes_of(1.0, 1.1, calm | {"others_share": 0.3})
+    assert others == "other work took 30 % of the machine's cores"
+    (restless,) = notes_of(1.0, 1.4, calm)
+    assert "1.40 × (after)" in restless
+
+
+@pytest.mark.skipif(not Path("/proc/stat").exists(), reason="Linux counts core-seconds")
+def test_core_seconds_of_the_machine_hold_those_of_this_process() -> None:
+    """To the ticks that the system counts in."""
+    before, own = busy_core_s(), time.process_time()
+    while time.process_time() - own < 0.2:
+        sum(range(1000))
+    assert busy_core_s() - before > 0.15
 
 
 def interrupted_after(rounds: int) -> Callable[[Server, Sequence[Loop]], Round]:

@@ -6,7 +6,7 @@ from bench_points import FACTS, GRID, LAW, point, shape
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from advisor.calibrate.bench.law import SHAPE_LOG_SD, Steps, prior_belief, updated
+from advisor.calibrate.bench.law import SHAPE_LOG_SD, Steps, updated
 from advisor.calibrate.bench.plan import (
     EXPECTED_NOISE,
     MOST_TIMES,
@@ -16,6 +16,7 @@ from advisor.calibrate.bench.plan import (
     first_shapes,
     next_point,
 )
+from advisor.calibrate.bench.prior import prior_belief
 from advisor.catalog.fits import load_fits
 
 PRIOR = prior_belief(LAW, load_fits())

@@ -14,12 +14,14 @@ import pytest
 from bench_points import CHIP
 from stand_in_engine import write_model
 
+from advisor.calibrate.bench.checkpoint import config_of
 from advisor.calibrate.bench.law import Steps
 from advisor.calibrate.bench.outputs import accelerator_text
-from advisor.calibrate.bench.recorded import fit_recorded, points_of, read_raw
+from advisor.calibrate.bench.recorded import fit_recorded, kernel_ratios, points_of, read_raw
 from advisor.calibrate.measurements import read_measurements
 from advisor.catalog import load_catalog
 from advisor.errors import InputError
+from advisor.physics.deployment import Deployment
 
 RAW = Path(__file__).with_name("recorded_cpu.jsonl")
 GPU_HOST = Path(__file__).resolve().parents[3] / "calibration" / "gpu_host"
@@ -129,6 +131,58 @@ def test_an_engine_that_does_not_start_is_tried_once_more_without_graphs(
     assert tried == [{"a": 1, "b": 2}, {"a": 1, "b": 2, "enforce_eager": True}]
     assert measure.steps(measure.Results(results.path), plan, 1e12, None), "given up"
     assert len(tried) == 2
+
+
+def test_kernels_alone_are_for_engines_that_were_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measure = programme("measure")
+    asked = [{"ask": "linears", "tokens": 8}, {"ask": "attention", "batch": 4, "context": 100}]
+
+    class Kernels:
+        def __init__(self, config: dict[str, object]) -> None:
+            assert config["hidden_size"] == 256
+
+        def measure(self, ask: str, **more: int) -> dict[str, object]:
+            return {"wall_s": [0.03, 0.01, 0.02], "kernel": f"stand-in {ask}"}
+
+    stand_in = SimpleNamespace(questions=lambda config: asked, Kernels=Kernels)
+    monkeypatch.setattr(measure, "_load", lambda name, path: stand_in)
+    folder = write_model(tmp_path / "m")
+    model = {"name": "m", "folder": "m", "arguments": {}, "steps": [{"ask": "copy"}], "loads": []}
+    plan = {"folder": tmp_path, "arguments": {}, "models": [model]}
+    results = measure.Results(tmp_path / "raw.jsonl")
+
+    assert measure.kernels(results, plan, 1e12, None)
+    assert not results.lines, "nobody has tried to start it yet"
+    for question in ({"ask": "start"}, {"ask": "copy"}, {"ask": "start"}):
+        results.add("steps", "m", question, error="RuntimeError: no")
+    assert measure.kernels(results, plan, 1e12, None)
+    assert measure.kernels(results, plan, 1e12, None), "and once only"
+    lines = [one for one in results.lines if one["stage"] == "kernels"]
+    assert [one["question"] for one in lines] == asked
+
+    spec = load_catalog().model(str(folder))
+    deployment = Deployment(model=spec, accelerator=CHIP, weights_dtype="bf16")
+    ratios = kernel_ratios(lines, model="m", deployment=deployment)
+    assert [(told, kernel, seconds) for told, kernel, seconds, _ in ratios] == [
+        ("linears of 8 tokens", "stand-in linears", 0.02),
+        ("attention of 4 × 100 tokens", "stand-in attention", 0.02),
+    ]
+    assert all(law_s > 0 for *_, law_s in ratios)
+
+
+def test_a_mixture_of_experts_has_a_configuration_too(tmp_path: Path) -> None:
+    """What is written is read back as the same shape, whole numbers and all."""
+    catalog = load_catalog()
+    spec = catalog.model("Qwen/Qwen3-30B-A3B")
+    (tmp_path / "config.json").write_text(json.dumps(config_of(spec)), encoding="utf-8")
+    read = catalog.model(str(tmp_path))
+
+    assert read.moe == spec.moe
+    assert (read.num_layers, read.num_kv_heads) == (spec.num_layers, spec.num_kv_heads)
+    with pytest.raises(InputError, match="neither a Llama's nor a Qwen3 mixture's"):
+        config_of(catalog.model("deepseek-ai/DeepSeek-V3"))
 
 
 def test_a_plan_holds_what_fits_and_predictions_made_beforehand(tmp_path: Path) -> None:

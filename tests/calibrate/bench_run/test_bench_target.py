@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from bench_points import FACTS, GRID, LAW, point, shape
 
-from advisor.calibrate.bench.law import Steps, prior_belief, updated
+from advisor.calibrate.bench.law import Steps, updated
+from advisor.calibrate.bench.prior import prior_belief
 from advisor.calibrate.bench.target import (
     LOADED,
     plain_lengths,
@@ -14,6 +15,7 @@ from advisor.calibrate.bench.target import (
     target_of,
     within,
 )
+from advisor.calibrate.own_steps import Behind
 from advisor.catalog.fits import load_fits
 from advisor.catalog.locations import PROFILES
 from advisor.errors import DoesNotFitError
@@ -30,6 +32,19 @@ def test_a_plain_load_runs_at_a_share_of_what_the_engine_sustains() -> None:
 
     assert TARGET.title.startswith("256 tokens in, 64 out at ")
     assert TARGET.rate_per_s == pytest.approx(LOADED * sustained, rel=0.02)
+
+
+def test_what_its_server_cannot_sustain_is_not_sent_to_it() -> None:
+    """Twice the step is 1.2 of the capacity where 0.6 was meant: a queue without end."""
+    cost = BELIEF.step_cost(max_tokens=2048, max_seqs=32)
+    crowded = TARGET.with_overhead(0.0, 0.0, behind=Behind(factor=2.0))
+    eased = crowded.sustained(cost)
+
+    assert eased.rate_per_s == pytest.approx(TARGET.rate_per_s / 2, rel=0.02)
+    assert f"at {eased.rate_per_s:.3g} requests/s" in eased.title
+    assert eased.p95_s(eased.served(cost)) == pytest.approx(2 * TARGET.p95_s(cost), rel=0.05)
+    assert crowded.p95_s(crowded.served(cost)) > 5 * TARGET.p95_s(cost)
+    assert TARGET.sustained(cost) is TARGET
 
 
 def test_a_lone_request_s_p95_is_its_prefill_and_its_steps() -> None:
