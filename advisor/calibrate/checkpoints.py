@@ -8,8 +8,8 @@ from functools import lru_cache
 from pathlib import Path
 
 from advisor.catalog import Catalog
-from advisor.catalog.models import ModelFile, ModelSpec, Precision
-from advisor.documents import read_yaml, validate
+from advisor.catalog.models import ModelSpec, Precision
+from advisor.catalog.unlisted import unlisted_models
 from advisor.errors import InputError
 
 Core = tuple[str, ...]
@@ -51,16 +51,13 @@ _OTHER_NETWORKS = {"eagle", "eagle3", "medusa", "draft", "speculator", "pruned",
 _CACHED = re.compile(r"models--([^/]+?)--([^/]+)")
 """A folder of the Hugging Face cache."""
 
-UNLISTED = Path("models") / "unlisted"
-"""Folder of the catalogue with the shapes of models that are predicted for but not recommended."""
-
 
 def model_of(name: str, catalog: Catalog, assumed: list[str]) -> tuple[ModelSpec, Precision | None]:
     """The model that a row's name means, and the weights' format where the name tells it.
 
-    A name that the catalogue does not know is looked up among `unlisted_models`; then compared
-    without the parts that change no shape (`RedHatAI/Llama-3.3-70B-Instruct-FP8-dynamic` has the
-    shape of Llama-3.3-70B-Instruct); then taken for a tuned model whose name holds that of the
+    A name that the catalogue does not know, `unlisted_models` included, is compared without the
+    parts that change no shape (`RedHatAI/Llama-3.3-70B-Instruct-FP8-dynamic` has the shape of
+    Llama-3.3-70B-Instruct); then taken for a tuned model whose name holds that of the
     original (`Hermes-3-Llama-3.1-8B`). What it was taken for goes to `assumed`.
 
     Raises:
@@ -68,14 +65,11 @@ def model_of(name: str, catalog: Catalog, assumed: list[str]) -> tuple[ModelSpec
     """
     name = _plain(name)
     try:
-        return catalog.model(name), None
+        return catalog.known_model(name), None
     except InputError:
         if name.endswith(".json"):
             raise
         known = (*catalog.models.values(), *unlisted_models(catalog.root))
-        stated = next((one for one in known if _is_called(one, name)), None)
-        if stated:
-            return stated, None
         found = (
             _same_core(_core(name), known, _core)
             or _same_core(_unversioned(name), known, _unversioned)
@@ -88,22 +82,6 @@ def model_of(name: str, catalog: Catalog, assumed: list[str]) -> tuple[ModelSpec
     return found, next((FORMATS[part] for part in FORMATS if part in parts), None)
 
 
-@lru_cache(maxsize=8)
-def unlisted_models(root: Path) -> tuple[ModelSpec, ...]:
-    """Models that a catalogue's folder knows the shape of, and that it never recommends.
-
-    Read when a name is not in the catalogue itself: a recommendation does not pay for them.
-    """
-    files = sorted((root / UNLISTED).glob("*.yaml"))
-    return tuple(
-        spec
-        for file in files
-        for spec in validate(
-            ModelFile, read_yaml(file, what="models"), what=f"models {file.name}"
-        ).models
-    )
-
-
 def _plain(name: str) -> str:
     """The name without what a path adds to it."""
     cached = _CACHED.search(name)
@@ -111,12 +89,6 @@ def _plain(name: str) -> str:
         return f"{cached[1]}/{cached[2]}"
     stripped = name.strip()
     return stripped if Path(stripped).exists() else stripped.rstrip("/")
-
-
-def _is_called(model: ModelSpec, name: str) -> bool:
-    wanted = name.casefold()
-    names = [one.casefold() for one in (model.id, *model.aliases)]
-    return wanted in names or wanted in [one.rpartition("/")[2] for one in names]
 
 
 def _same_core(
@@ -154,7 +126,7 @@ def _holds(whole: Sequence[str], part: Sequence[str]) -> bool:
 
 def _parts(name: str) -> list[str]:
     last = re.sub(r"(?<=[0-9])_(?=[0-9])", ".", name.rstrip("/").rsplit("/", 1)[-1].lower())
-    return re.split(r"[-_.]+(?![0-9])|[-_]+", last)
+    return re.split(r"[-_.\s]+(?![0-9])|[-_\s]+", last)
 
 
 def _core(name: str) -> Core:

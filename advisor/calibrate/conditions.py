@@ -26,6 +26,12 @@ _SPREAD = re.compile(r"^uniform\[([0-9.]+),\s*([0-9.]+)\]x$")
 IN_PROCESS = ("static_batch", "steady_batch")
 """Loads that are handed to an engine in its own process."""
 
+OPEN_LOADS = ("poisson", "constant_rate", "gamma")
+
+FIXED_LENGTHS = ("fixed", "constant", "exact", "none", "random", "synthetic")
+"""Names of lengths that are the same for every request; `random` is the data set of `vllm bench`
+whose words are random and whose lengths are not."""
+
 DP_ATTENTION_USERS = 128
 """From which concurrency on recipes switch to data-parallel attention."""
 
@@ -70,19 +76,19 @@ def condition_of(setup: Setup, catalog: Catalog) -> Condition:
             the model's context, a load without its size.
     """
     assumed: list[str] = []
+    setup = _as_run(setup, assumed)
     model, told = model_of(setup.model, catalog, assumed)
     if told and setup.weights_dtype is None:
         assumed.append(f"weights_dtype={told}")
         setup = setup.model_copy(update={"weights_dtype": told})
     accelerator = accelerator_of(setup.accelerator, catalog, assumed)
-    if setup.engine.lower() != "vllm":
+    if not setup.engine.lower().startswith("vllm"):
         raise InputError(f"engine '{setup.engine}': only vllm is modelled")
     generation = _generation(setup, model, accelerator, assumed)
     deployment = _deployment(setup, model, accelerator, assumed)
     engine = _engine(setup, deployment, generation, assumed)
     spread = _spread(setup)
     factor = sum(spread) / 2 if spread else 1.0
-    _check_load(setup)
     return Condition(
         setup=setup,
         deployment=deployment,
@@ -94,6 +100,33 @@ def condition_of(setup: Setup, catalog: Catalog) -> Condition:
         spread=spread,
         assumed=tuple(assumed),
     )
+
+
+def _as_run(setup: Setup, assumed: list[str]) -> Setup:
+    """The load and the lengths as they were run, whatever they are called.
+
+    A rate without end is what `vllm bench serve` calls all requests at once, or, with a largest
+    concurrency, a closed loop. Lengths that are neither fixed nor of a named spread vary.
+
+    Raises:
+        InputError: a load without its size.
+    """
+    changes: dict[str, object] = {}
+    if setup.load in OPEN_LOADS and math.isinf(setup.request_rate_per_s or 0.0):
+        load = "closed_loop" if setup.concurrency else "burst"
+        changes |= {"load": load, "request_rate_per_s": None}
+        assumed.append(f"load={load}, for the rate has no end")
+    if setup.length_spread and not _spread(setup):
+        lengths = "fixed" if setup.length_spread.lower() in FIXED_LENGTHS else "distribution"
+        if setup.length_spread.lower() not in (lengths, "sharegpt"):
+            assumed.append(f"length_spread={lengths}")
+        if setup.length_spread.lower() != "sharegpt":
+            changes["length_spread"] = lengths
+    run = setup.model_copy(update=changes)
+    if run.load == "burst" and run.requests is None:
+        run = run.model_copy(update={"requests": run.batch_size or run.concurrency})
+    _check_load(run)
+    return run
 
 
 def weights_of(setup: Setup, model: ModelSpec, assumed: list[str]) -> Precision:
@@ -297,6 +330,7 @@ def _check_load(setup: Setup) -> None:
         "poisson": "request_rate_per_s",
         "constant_rate": "request_rate_per_s",
         "gamma": "request_rate_per_s",
+        "burst": "requests",
     }.get(setup.load)
     if needed and getattr(setup, needed) is None:
         raise InputError(f"load {setup.load}: {needed} is blank")

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from advisor.calibrate.conditions import IN_PROCESS, Condition, condition_of
+from advisor.calibrate.conditions import Condition, condition_of
 from advisor.calibrate.forecast import Forecast, Forecaster, deployment_identity, overhead_of
 from advisor.calibrate.measurements import Measurement
 from advisor.calibrate.problem import is_saturated
@@ -71,12 +71,12 @@ def learn_levels(forecaster: Forecaster, own: Sequence[Measurement], catalog: Ca
 def _learn(forecaster: Forecaster, identity: str, own: _Own) -> None:
     condition = own.conditions[0]
     calibration = calibration_of(forecaster.fit, condition.deployment.accelerator)
-    model, spread = condition.deployment.model, calibration.spread
+    spread = calibration.spread
     forecaster.decode_levels.pop(identity, None)
     forecaster.first_token_levels.pop(identity, None)
     plain = forecaster.forecast(own.conditions)
-    alone = all(one.setup.load in IN_PROCESS for one in own.conditions)
-    decode = Level(0.0, calibration.decode_log_sd(model, in_process=alone)).updated(
+    priors = forecaster.prior_levels(own.conditions)
+    decode = Level(0.0, float(np.median([steps.sd for steps, _ in priors]))).updated(
         np.array(_step_errors(forecaster, identity, own, plain)),
         spread.shape,
         spread.shape_typical,
@@ -92,7 +92,8 @@ def _learn(forecaster: Forecaster, identity: str, own: _Own) -> None:
             row, after, _of_prompts(before), overhead_of(known, calibration)[0]
         )
     ]
-    total_sd, along_sd = calibration.prefill_log_sd(model), spread.shape_prefill
+    total_sd = float(np.median([first.sd for _, first in priors]))
+    along_sd = spread.shape_prefill
     between_sd = math.sqrt(max(total_sd**2 - along_sd**2, (LEAST_LEVEL_SHARE * total_sd) ** 2))
     first = Level(0.0, between_sd).updated(np.array(errors), along_sd, spread.shape_prefill_typical)
     if first.rows:

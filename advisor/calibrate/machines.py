@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import re
-from functools import lru_cache
-from pathlib import Path
 
 from advisor.catalog import Catalog
-from advisor.catalog.accelerators import AcceleratorFile, AcceleratorSpec
-from advisor.documents import read_yaml, validate
+from advisor.catalog.accelerators import AcceleratorSpec
+from advisor.catalog.unlisted import unlisted_accelerators
 from advisor.errors import InputError
-
-UNLISTED = Path("accelerators") / "unlisted"
-"""Folder of the catalogue with accelerators that are predicted for but not recommended."""
 
 _SAYS_NOTHING = re.compile(
     r"^(nvidia|amd|intel|instinct|geforce|tesla|generation|edition|server|workstation|gpus?|tensor"
@@ -37,36 +32,14 @@ def accelerator_of(name: str, catalog: Catalog, assumed: list[str]) -> Accelerat
         InputError: none answers to it.
     """
     try:
-        return catalog.accelerator(name)
+        return catalog.known_accelerator(name)
     except InputError:
         known = (*catalog.accelerators.values(), *unlisted_accelerators(catalog.root))
-        called = next((one for one in known if _is_called(one, name)), None)
-        if called:
-            return called
         found = _by_words(name, known)
         if found is None:
             raise
     assumed.append(f"accelerator={found.id}")
     return found
-
-
-@lru_cache(maxsize=8)
-def unlisted_accelerators(root: Path) -> tuple[AcceleratorSpec, ...]:
-    """Accelerators that a catalogue's folder knows, and that it never recommends."""
-    return tuple(
-        spec
-        for file in sorted((root / UNLISTED).glob("*.yaml"))
-        for spec in validate(
-            AcceleratorFile,
-            read_yaml(file, what="accelerators"),
-            what=f"accelerators {file.name}",
-        ).accelerators
-    )
-
-
-def _is_called(accelerator: AcceleratorSpec, name: str) -> bool:
-    wanted = name.strip().casefold()
-    return wanted in {one.casefold() for one in (accelerator.id, *accelerator.aliases)}
 
 
 def _by_words(name: str, known: tuple[AcceleratorSpec, ...]) -> AcceleratorSpec | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -50,6 +51,34 @@ FORMAT_NAMES: dict[str, Precision | None] = {
     "auto": None,
 }
 """Other names of number formats, as engines and their flags spell them."""
+
+FORMAT_PARTS: dict[str, Precision] = {
+    "nvfp4": "fp4",
+    "mxfp4": "fp4",
+    "fp4": "fp4",
+    "fp8": "fp8",
+    "w8a8": "int8",
+    "int8": "int8",
+    "8bit": "int8",
+    "w4a16": "int4",
+    "int4": "int4",
+    "4bit": "int4",
+    "awq": "int4",
+    "gptq": "int4",
+    "bf16": "bf16",
+    "bfloat16": "bf16",
+    "fp16": "fp16",
+    "float16": "fp16",
+}
+"""Parts of longer names of formats (`awq_marlin`, `w8a8-fp8`), the most telling first."""
+
+SWITCHES = dict.fromkeys(("on", "true", "1", "1.0", "yes", "y", "t", "enabled"), True) | (
+    dict.fromkeys(("off", "false", "0", "0.0", "no", "n", "f", "disabled"), False)
+)
+"""How people write that a setting is on or off."""
+
+UNSET_BY_ZERO = ("n_accelerators", "tensor_parallel", "replicas")
+"""Counts whose 0 says no more than a blank."""
 
 
 class Setup(Record):
@@ -120,8 +149,13 @@ def parse_setup(row: Mapping[str, Any]) -> Setup:
     }
     for name in ("weights_dtype", "kv_dtype"):
         if isinstance(values.get(name), str):
-            stated = values[name].lower()
-            values[name] = FORMAT_NAMES.get(stated, stated)
+            values[name] = _format(values[name].lower())
+    if isinstance(values.get("load"), str):
+        values["load"] = re.sub(r"[\s-]+", "_", values["load"].lower())
+    if isinstance(values.get("engine_version"), str):
+        values["engine_version"] = re.sub(r"(?i)^vllm[\s_:=-]*", "", values["engine_version"])
+    if str(values.get("expert_parallel")).lower() in ("true", "false"):
+        values["expert_parallel"] = _expert_parallel(values)
     for name in ("prefix_caching", "chunked_prefill"):
         if isinstance(values.get(name), str):
             values[name] = _switch(name, values[name])
@@ -130,6 +164,7 @@ def parse_setup(row: Mapping[str, Any]) -> Setup:
             values[name] = _whole(values[name])
         elif name in values and "str" in str(field.annotation):
             values[name] = str(values[name])
+    values = {k: v for k, v in values.items() if k not in UNSET_BY_ZERO or v != 0}
     identity = values.get("row_id", "")
     return validate(Setup, values, what=f"row {identity}".strip())
 
@@ -207,6 +242,22 @@ def _cell(value: Any) -> Any:
     return value
 
 
+def _format(stated: str) -> str | None:
+    """A number format by any of its names; an unknown one as it is, to be refused by name."""
+    if stated in FORMAT_NAMES:
+        return FORMAT_NAMES[stated]
+    parts = re.split(r"[^a-z0-9]+", stated)
+    return next((FORMAT_PARTS[part] for part in FORMAT_PARTS if part in parts), stated)
+
+
+def _expert_parallel(values: Mapping[str, Any]) -> int:
+    """Groups that vLLM's switch means: on, one for every tensor- and data-parallel rank."""
+    if str(values["expert_parallel"]).lower() == "false":
+        return 1
+    sizes = [_whole(values.get(name, 1)) for name in ("tensor_parallel", "data_parallel")]
+    return math.prod(size if isinstance(size, int) and size > 0 else 1 for size in sizes)
+
+
 def _whole(value: Any) -> Any:
     """`8.0` from a spreadsheet is 8; anything else stays as it is, to be refused by name."""
     try:
@@ -217,8 +268,7 @@ def _whole(value: Any) -> Any:
 
 
 def _switch(name: str, text: str) -> bool:
-    states = {"on": True, "true": True, "1": True, "off": False, "false": False, "0": False}
-    state = states.get(text.lower())
+    state = SWITCHES.get(text.lower())
     if state is None:
         raise InputError(f"{name} = '{text}': on or off is expected")
     return state

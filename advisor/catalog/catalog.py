@@ -17,6 +17,7 @@ from advisor.catalog.locations import PROFILES
 from advisor.catalog.models import ModelFile, ModelSpec
 from advisor.catalog.names import find, index_by_id, near_matches
 from advisor.catalog.prices import MARKETPLACES, GpuPrice, PriceFile
+from advisor.catalog.unlisted import unlisted_accelerator, unlisted_model
 from advisor.catalog.workloads import WorkloadShape
 from advisor.documents import RecordType, read_yaml, validate
 from advisor.errors import InputError
@@ -96,6 +97,11 @@ class Catalog:
             raise InputError(f"model '{name}' can mean {_listed(one.id for one in found)}")
         if Path(name).exists():
             return read_model(Path(name))
+        if unlisted_model(self.root, name):
+            raise InputError(
+                f"model '{name}': only its shape is known, without its licence; it is predicted "
+                "for and not recommended unless by the path of its config.json"
+            )
         near = near_matches(self.models, name)
         hint = f"did you mean {_listed(near)}, or a path" if near else "is there a path"
         raise InputError(f"model '{name}' is not in the catalogue; {hint} to its config.json?")
@@ -124,6 +130,34 @@ class Catalog:
             f"accelerator '{name}' is not in the catalogue; did you mean {_listed(near)}, "
             "or a path to its YAML file?"
         )
+
+    def known_model(self, name: str) -> ModelSpec:
+        """The same, also of models that are predicted for and never recommended.
+
+        Raises:
+            InputError: as `model` does.
+        """
+        try:
+            return self.model(name)
+        except InputError:
+            found = unlisted_model(self.root, name)
+            if found is None:
+                raise
+            return found
+
+    def known_accelerator(self, name: str) -> AcceleratorSpec:
+        """As `accelerator`, also of those that are predicted for and never recommended.
+
+        Raises:
+            InputError: as `accelerator` does.
+        """
+        try:
+            return self.accelerator(name)
+        except InputError:
+            found = unlisted_accelerator(self.root, name)
+            if found is None:
+                raise
+            return found
 
     def gpu_prices(
         self,

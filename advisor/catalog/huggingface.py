@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from advisor.catalog.blocks import shape_of_blocks
 from advisor.catalog.models import ModelSpec, Precision
 from advisor.documents import read_json, validate
 from advisor.errors import InputError
@@ -23,12 +24,19 @@ PLAIN_FEED_FORWARD = frozenset(
 )
 """Model types whose feed-forward network has two matrices (no gate)."""
 
+BOTH_HALVES = frozenset({"qwen"})
+"""Model types whose `intermediate_size` is that of gate and up projection together."""
+
 EXTRA_POSITIONS = {"opt": 2, "biogpt": 2, "gpt2": 0, "gpt_bigcode": 0, "gpt_neo": 0}
 """Model types with learned positions, and the rows of the table beyond the context."""
 
 MAMBA_2 = frozenset({"granitemoehybrid", "bamba"})
 GATED_DELTA = frozenset({"qwen3_next", "qwen3_5_text", "qwen3_5_moe_text"})
 WINDOW_LAYERS = frozenset({"sliding_attention", "chunked_attention"})
+FULL_ATTENTION = dict.fromkeys(
+    ("attention", "indexed_attention", "deepseek_sparse_attention"), "full_attention"
+)
+"""Other names of layers that keep every token; an index that picks among them is left out."""
 STATE_LAYERS = frozenset({"linear_attention", "mamba", "mamba2"})
 
 
@@ -123,7 +131,7 @@ def _spec(written: dict[str, Any], file: Path) -> dict[str, Any]:
         "head_dim": _head_dim(settings, latent, width, heads),
         "intermediate_size": _dense_width(settings, kind, width),
         "ffn_matrices": 2 if kind in PLAIN_FEED_FORWARD else 3,
-        "vocab_size": int(settings.need("vocab_size")),
+        "vocab_size": int(settings.need("vocab_size", "padded_vocab_size")),
         "tie_word_embeddings": bool(settings.get("tie_word_embeddings")),
         "context_window": context,
         "moe": experts,
@@ -132,6 +140,7 @@ def _spec(written: dict[str, Any], file: Path) -> dict[str, Any]:
         "full_attention": _full_attention(settings, kind),
         "learned_positions": _learned_positions(kind, context),
         **_state_layers(settings, kind, kinds, layers, width),
+        **_block_shape(settings, layers, width, heads),
         **_precisions(
             written.get("quantization_config") or inner.get("quantization_config"), settings
         ),
@@ -141,6 +150,16 @@ def _spec(written: dict[str, Any], file: Path) -> dict[str, Any]:
     }
     spec["role"] = "slm" if _rough_parameters(spec) <= SMALL_MODEL_PARAMETERS else "llm"
     return spec
+
+
+def _block_shape(settings: _Settings, layers: int, width: int, heads: int) -> dict[str, Any]:
+    """Fields of a model whose configuration describes every block; none of others."""
+    blocks = settings.get("block_configs")
+    if blocks is None:
+        return {}
+    if not isinstance(blocks, list) or len(blocks) != layers:
+        raise InputError(f"block_configs: a list of {layers} blocks was expected")
+    return shape_of_blocks(blocks, width=width, heads=heads)
 
 
 def _defaults(written: dict[str, Any]) -> Any:
@@ -186,21 +205,24 @@ def _layer_kinds(settings: _Settings, layers: int, context: int) -> list[str]:
     """What each layer attends to, one name a layer."""
     kinds = settings.get("layer_types", "layers_block_type")
     if isinstance(kinds, list) and len(kinds) == layers:
-        names = {"attention": "full_attention"}
-        return [names.get(str(kind), str(kind)) for kind in kinds]
+        return [FULL_ATTENTION.get(str(kind), str(kind)) for kind in kinds]
     window = settings.get("sliding_window")
     slides = bool(window) and settings.get("use_sliding_window") is not False
     return ["sliding_attention" if slides and int(window) < context else "full_attention"] * layers
 
 
-def _kv_heads(settings: _Settings, kind: str, heads: int) -> int:
+def _kv_heads(settings: _Settings, kind: str, heads: int) -> float:
+    each = settings.get("num_key_value_heads_per_layer")
+    if isinstance(each, list) and each:
+        return sum(float(count) for count in each) / len(each)
     if kind == "falcon" and not settings.get("new_decoder_architecture"):
         return 1 if settings.get("multi_query") else heads
     if kind == "gpt_bigcode":
         return 1 if settings.get("multi_query") else heads
     nested = settings.get("attn_config")
     written = nested.get("kv_n_heads") if isinstance(nested, dict) else None
-    return int(written or settings.get("num_key_value_heads", "num_kv_heads") or heads)
+    stated = settings.get("num_key_value_heads", "num_kv_heads", "multi_query_group_num")
+    return int(written or stated or heads)
 
 
 def _head_dim(settings: _Settings, latent: dict[str, Any] | None, width: int, heads: int) -> int:
@@ -212,7 +234,8 @@ def _head_dim(settings: _Settings, latent: dict[str, Any] | None, width: int, he
 def _dense_width(settings: _Settings, kind: str, width: int) -> int:
     names = ("intermediate_size_mlp", "intermediate_size", "ffn_dim", "ffn_hidden_size", "n_inner")
     ratio = settings.get("expansion_ratio")
-    return int(settings.get(*names) or (ratio or 4) * width)
+    stated = int(settings.get(*names) or (ratio or 4) * width)
+    return stated // 2 if kind in BOTH_HALVES else stated
 
 
 def _latent_attention(settings: _Settings) -> dict[str, Any] | None:

@@ -7,9 +7,10 @@ import pytest
 from calibrate_rows import CATALOG, LOOP, condition
 from jsonschema import Draft202012Validator
 
-from advisor.calibrate.checkpoints import model_of, unlisted_models
+from advisor.calibrate.checkpoints import model_of
 from advisor.catalog.locations import PROFILES
 from advisor.catalog.models import ModelSpec
+from advisor.catalog.unlisted import unlisted_models
 from advisor.documents import read_yaml
 from advisor.errors import InputError
 from advisor.physics.parameters import parameter_count

@@ -7,8 +7,9 @@ import pytest
 from calibrate_rows import CATALOG, STATIC, condition
 from jsonschema import Draft202012Validator
 
-from advisor.calibrate.machines import accelerator_of, unlisted_accelerators
+from advisor.calibrate.machines import accelerator_of
 from advisor.catalog.locations import PROFILES
+from advisor.catalog.unlisted import unlisted_accelerators
 from advisor.documents import read_yaml
 from advisor.errors import InputError
 
