@@ -133,7 +133,7 @@ def run(arguments: argparse.Namespace) -> int:
             otlp=arguments.otlp,
         )
     if arguments.report:
-        from advisor.trial.html_report import html_report
+        from advisor.trial.reporting.html_report import html_report
 
         with writing(arguments.report, option="--report") as file:
             file.write(html_report(report))
@@ -187,6 +187,6 @@ def _arrivals(arguments: argparse.Namespace, task: TaskProfile) -> Arrivals | No
         return Trace(read_trace(Path(arguments.trace)).arrival_s)
     if arguments.arrivals == "poisson":
         return None
-    from advisor.trial.schedules import named_arrivals
+    from advisor.trial.load.schedules import named_arrivals
 
     return named_arrivals(arguments.arrivals, task)

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 from advisor.cli.output import paragraph, table
 from advisor.figures import percent
-from advisor.trial.wording import ARM_NAMES, MEASURES, endpoint_lines, error_text, shown
+from advisor.trial.reporting.wording import ARM_NAMES, MEASURES, endpoint_lines, error_text, shown
 
 if TYPE_CHECKING:
-    from advisor.trial.report import Comparison, TrialReport
-    from advisor.trial.verdict import RequirementVerdict
+    from advisor.trial.reporting.report import Comparison, TrialReport
+    from advisor.trial.reporting.verdict import RequirementVerdict
 
 
 def trial_text(report: TrialReport) -> str:

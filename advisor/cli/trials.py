@@ -12,7 +12,7 @@ from advisor.cli.output import print_json, print_text, say, table
 from advisor.errors import InputError
 
 if TYPE_CHECKING:
-    from advisor.trial.report import TrialReport
+    from advisor.trial.reporting.report import TrialReport
     from advisor.trial.store import TrialStore
 
 DESCRIPTION = """\
@@ -109,7 +109,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _plan(arguments: argparse.Namespace) -> int:
     from advisor.trial.endpoints import Endpoint
-    from advisor.trial.load_scripts import load_plan, write_load_scripts
+    from advisor.trial.load.load_scripts import load_plan, write_load_scripts
 
     task = read_task(arguments)
     plan = load_plan(
@@ -175,7 +175,7 @@ def _print(report: TrialReport, *, as_json: bool) -> int:
 
 def _compare(store: TrialStore, first: str, second: str) -> str:
     from advisor.trial.exports import compared_trials
-    from advisor.trial.wording import ARM_NAMES, MEASURES, shown
+    from advisor.trial.reporting.wording import ARM_NAMES, MEASURES, shown
 
     rows = [["", "", first, second]]
     for arm, measure, one, other in compared_trials(store, first, second):

@@ -8,31 +8,31 @@ from dataclasses import replace
 from advisor.decide.recommendation import Role
 from advisor.figures import percent
 from advisor.serving.arrivals import Arrivals, Gamma, Poisson, Trace
-from advisor.trial.calibration import (
+from advisor.trial.choice import PairedRows, choose_threshold
+from advisor.trial.data import TrialRow, cycled
+from advisor.trial.endpoints import Endpoint
+from advisor.trial.load.driver import ArmResult
+from advisor.trial.load.schedules import beginning, scheduled
+from advisor.trial.projecting.calibration import (
     EndpointCalibration,
     calibrate_endpoint,
     loop_requests,
     throughput,
 )
-from advisor.trial.choice import PairedRows, choose_threshold
-from advisor.trial.data import TrialRow, cycled
-from advisor.trial.disturbance import PERCENT_DISTURBED, wait_for_calm
-from advisor.trial.driver import ArmResult
-from advisor.trial.early import CERTAIN, EarlyStop
-from advisor.trial.endpoints import Endpoint
-from advisor.trial.expectation import Expectation, RouterCost, router_cost
-from advisor.trial.projection import LoadProjection
+from advisor.trial.projecting.expectation import Expectation, RouterCost, router_cost
+from advisor.trial.projecting.projection import LoadProjection
+from advisor.trial.projecting.rehearsal import Observed, observed
 from advisor.trial.records import ArmName
-from advisor.trial.rehearsal import Observed, observed
-from advisor.trial.report import LoadReport, SplitQuality, TrialSettings
+from advisor.trial.reporting.early import CERTAIN, EarlyStop
+from advisor.trial.reporting.report import LoadReport, SplitQuality, TrialSettings
 from advisor.trial.router_process import RouterProcess
 from advisor.trial.routing import config_of
-from advisor.trial.schedules import beginning, scheduled
 from advisor.trial.session import Session
 from advisor.trial.setup import Setup, with_core_price
-from advisor.trial.traces import SpanReceiver
 from advisor.trial.unseen import unseen_wording
-from advisor.trial.watching import Watching
+from advisor.trial.watching.arms import Watching
+from advisor.trial.watching.disturbance import PERCENT_DISTURBED, wait_for_calm
+from advisor.trial.watching.traces import SpanReceiver
 
 DEFAULT_LOAD = 0.5
 """Share of the measured capacity that the sandbox is loaded with, where no rate is stated."""

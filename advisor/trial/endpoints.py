@@ -22,7 +22,7 @@ from advisor.router.settings import PolicySettings
 from advisor.task import TaskProfile
 from advisor.trial.data import TrialRow
 from advisor.trial.judging import Price
-from advisor.trial.service import Queue
+from advisor.trial.projecting.service import Queue
 
 CHECK_TIMEOUT_S = 20.0
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from advisor.documents import validate
 from advisor.errors import InputError
-from advisor.trial.comparing import UNITS
 from advisor.trial.records import ARMS, COLUMNS
-from advisor.trial.report import TrialReport
+from advisor.trial.reporting.comparing import UNITS
+from advisor.trial.reporting.report import TrialReport
 from advisor.trial.store import TrialStore
 
 FORMATS = (".csv", ".parquet")

@@ -10,12 +10,12 @@ from typing import Any
 from advisor.errors import InputError
 from advisor.task import TaskProfile
 from advisor.trial.data import TrialRow
-from advisor.trial.driver import Outcome
 from advisor.trial.judging import Judging
-from advisor.trial.load_scripts import read_records
-from advisor.trial.plan import LoadPlan
+from advisor.trial.load.driver import Outcome
+from advisor.trial.load.load_scripts import read_records
+from advisor.trial.load.plan import LoadPlan
 from advisor.trial.records import RequestRecord
-from advisor.trial.report import TrialReport, TrialSettings
+from advisor.trial.reporting.report import TrialReport, TrialSettings
 from advisor.trial.standing import judge_as_it_stands
 from advisor.trial.store import TrialStore
 

@@ -13,7 +13,7 @@ from advisor.quality.gates import Gates
 from advisor.quality.metrics import METRICS
 from advisor.task import TaskProfile
 from advisor.trial.data import TrialRow
-from advisor.trial.driver import Outcome
+from advisor.trial.load.driver import Outcome
 from advisor.trial.records import RequestRecord
 
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from advisor.documents import validate
-from advisor.trial.measured import asked_small, proportion, was_escalated
-from advisor.trial.projection import LoadProjection
+from advisor.trial.projecting.projection import LoadProjection
 from advisor.trial.records import Counts, RequestRecord, TrialSummary
+from advisor.trial.reporting.measured import asked_small, proportion, was_escalated
 from advisor.trial.store import TrialStore
 
 MOST_POINTS = 60

@@ -18,7 +18,7 @@ from advisor.router.config import RouterConfig
 from advisor.trial.data import TrialRow, read_rows
 from advisor.trial.judging import Judging
 from advisor.trial.records import RequestRecord
-from advisor.trial.report import TrialReport, TrialSettings
+from advisor.trial.reporting.report import TrialReport, TrialSettings
 from advisor.trial.router_process import RouterProcess
 from advisor.trial.sandbox.launch import ENGINES
 from advisor.trial.session import Announce, Session, StoppedError

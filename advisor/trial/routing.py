@@ -13,7 +13,7 @@ from advisor.router.settings import (
 from advisor.task import TaskProfile
 from advisor.trial.choice import ThresholdChoice
 from advisor.trial.endpoints import RISK_HEADER, Endpoint
-from advisor.trial.report import PolicyChoice
+from advisor.trial.reporting.report import PolicyChoice
 
 
 def config_of(

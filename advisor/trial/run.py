@@ -15,13 +15,13 @@ from advisor.trial.arms import Trial
 from advisor.trial.data import TrialRow
 from advisor.trial.endpoints import Endpoint
 from advisor.trial.judging import Judging
-from advisor.trial.report import POLICIES, PolicyChoice, TrialReport, TrialSettings
-from advisor.trial.reporting import Reporting
+from advisor.trial.reporting.assembly import Reporting
+from advisor.trial.reporting.report import POLICIES, PolicyChoice, TrialReport, TrialSettings
 from advisor.trial.sandbox.launch import ENGINES, EngineName
 from advisor.trial.session import Announce, Session, StoppedError
 from advisor.trial.setup import Setup, endpoint_setup, sandbox_setup
 from advisor.trial.store import TrialStore, default_path
-from advisor.trial.traces import SpanReceiver
+from advisor.trial.watching.traces import SpanReceiver
 
 
 def run_trial(
@@ -68,7 +68,7 @@ def run_trial(
         on_begin: told the trial's id before anything is sent.
         stop: ends the trial when it is set; what was measured is judged.
         otlp: `[HOST:]PORT` where OpenTelemetry spans of the endpoints are received
-            (`advisor.trial.traces`); None: none are.
+            (`advisor.trial.watching.traces`); None: none are.
 
     Raises:
         InputError: what was asked for cannot be done, in one line.

@@ -10,10 +10,10 @@ from typing import Any
 
 from advisor.task import TaskProfile
 from advisor.trial.data import TrialRow
-from advisor.trial.driver import ArmResult, Outcome, Watch, run_arm
 from advisor.trial.endpoints import body_of, risk_headers
 from advisor.trial.judging import Judging, Price
-from advisor.trial.plan import DEFAULT_TIMEOUT_S, LoadPlan, PlannedRequest
+from advisor.trial.load.driver import ArmResult, Outcome, Watch, run_arm
+from advisor.trial.load.plan import DEFAULT_TIMEOUT_S, LoadPlan, PlannedRequest
 from advisor.trial.records import ArmName, RequestRecord
 from advisor.trial.store import TrialStore
 

@@ -14,12 +14,12 @@ from advisor.task import TaskProfile
 from advisor.trial.data import TrialRow, check_rows, read_rows, split_rows
 from advisor.trial.endpoints import Endpoint, EndpointFinding, check_endpoint
 from advisor.trial.judging import Price
-from advisor.trial.report import EndpointNote
+from advisor.trial.reporting.report import EndpointNote
 from advisor.trial.sandbox import SandboxServer
 from advisor.trial.sandbox import rows as sandbox_rows
 from advisor.trial.sandbox.launch import EngineName, launch
-from advisor.trial.server_metrics import ServerFigures
-from advisor.trial.traces import ROLES, SpanReceiver
+from advisor.trial.watching.server_metrics import ServerFigures
+from advisor.trial.watching.traces import ROLES, SpanReceiver
 
 USD_PER_CORE_HOUR = 0.04
 """Assumed, for the sandbox's money: about what clouds charge for one virtual CPU of a

@@ -12,13 +12,13 @@ from collections.abc import Mapping
 from advisor.documents import validate
 from advisor.errors import InputError
 from advisor.task import TaskProfile
-from advisor.trial.comparing import comparisons
-from advisor.trial.measured import ArmMeasurement, measure, why_invalid
-from advisor.trial.projection import LoadProjection
+from advisor.trial.projecting.projection import LoadProjection
 from advisor.trial.records import ARMS
-from advisor.trial.report import LoadReport, TrialReport, TrialSettings
+from advisor.trial.reporting.comparing import comparisons
+from advisor.trial.reporting.measured import ArmMeasurement, measure, why_invalid
+from advisor.trial.reporting.report import LoadReport, TrialReport, TrialSettings
+from advisor.trial.reporting.verdict import summary_of, verdicts
 from advisor.trial.store import TrialStore
-from advisor.trial.verdict import summary_of, verdicts
 
 
 def task_of(store: TrialStore, trial: str) -> TaskProfile:

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from advisor.decide.recommendation import Role
-from advisor.trial.calibration import EndpointCalibration
 from advisor.trial.data import TrialRow
-from advisor.trial.report import SplitQuality
+from advisor.trial.projecting.calibration import EndpointCalibration
+from advisor.trial.reporting.report import SplitQuality
 from advisor.trial.session import Session
 
 LEAST_ANSWERED = 0.95

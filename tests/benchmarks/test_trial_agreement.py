@@ -27,14 +27,14 @@ from advisor.calibrate.bench.hardware import other_cores, usable_cores
 from advisor.calibrate.bench.local import find_python
 from advisor.errors import InputError
 from advisor.serving.arrivals import ClosedLoop, Constant
-from advisor.trial.calibration import throughput
-from advisor.trial.driver import run_arm
-from advisor.trial.plan import LoadPlan, PlannedRequest
+from advisor.trial.load.driver import run_arm
+from advisor.trial.load.plan import LoadPlan, PlannedRequest
+from advisor.trial.load.schedules import scheduled
+from advisor.trial.load.sender import NICENESS
+from advisor.trial.projecting.calibration import throughput
 from advisor.trial.records import RequestRecord
 from advisor.trial.sandbox import SandboxServer, rows, start
 from advisor.trial.sandbox.engine import model_folder
-from advisor.trial.schedules import scheduled
-from advisor.trial.sender import NICENESS
 from advisor.trial.store import TrialStore
 
 pytestmark = [pytest.mark.benchmark, pytest.mark.vllm, pytest.mark.timeout(900)]

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from advisor.serving.arrivals import Poisson
-from advisor.trial.driver import run_arm
-from advisor.trial.measured import measure
-from advisor.trial.plan import LoadPlan, PlannedRequest
-from advisor.trial.schedules import scheduled
+from advisor.trial.load.driver import run_arm
+from advisor.trial.load.plan import LoadPlan, PlannedRequest
+from advisor.trial.load.schedules import scheduled
+from advisor.trial.reporting.measured import measure
 from advisor.trial.store import TrialStore
 
 pytestmark = pytest.mark.benchmark

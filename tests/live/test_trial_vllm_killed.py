@@ -27,7 +27,7 @@ from advisor.task import TaskProfile
 from advisor.trial.choice import ThresholdChoice
 from advisor.trial.data import TrialRow
 from advisor.trial.endpoints import Endpoint
-from advisor.trial.report import PolicyChoice
+from advisor.trial.reporting.report import PolicyChoice
 from advisor.trial.router_process import RouterProcess
 from advisor.trial.routing import config_of
 from advisor.trial.run import run_trial

@@ -50,7 +50,7 @@ from advisor.physics.deployment import Deployment
 from advisor.predict import predict
 from advisor.serving.lengths import Fixed
 from advisor.serving.workload import Poisson, draw_requests
-from advisor.trial.disturbance import CoreTime
+from advisor.trial.watching.disturbance import CoreTime
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(900)]
 

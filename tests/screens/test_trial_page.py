@@ -13,7 +13,7 @@ from advisor.screens.sections.trial_worker import records as records_of_server
 from advisor.task import TaskProfile
 from advisor.trial.data import read_rows
 from advisor.trial.importing import import_load
-from advisor.trial.plan import LoadPlan, PlannedRequest
+from advisor.trial.load.plan import LoadPlan, PlannedRequest
 from advisor.trial.store import TrialStore
 
 TASK = """

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from advisor.trial.calibration import loop_requests
 from advisor.trial.data import TrialRow
 from advisor.trial.endpoints import Endpoint
+from advisor.trial.projecting.calibration import loop_requests
 from advisor.trial.setup import Setup
 
 ROWS = tuple(TrialRow(str(n), ({"role": "user", "content": "?"},)) for n in range(400))

@@ -7,14 +7,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from advisor.trial.calibration import EndpointCalibration
 from advisor.trial.choice import PairedRows, ThresholdChoice
 from advisor.trial.endpoints import Endpoint
-from advisor.trial.expectation import Expectation, RouterCost
 from advisor.trial.judging import Price
+from advisor.trial.projecting.calibration import EndpointCalibration
+from advisor.trial.projecting.expectation import Expectation, RouterCost
+from advisor.trial.projecting.rehearsal import Observed
+from advisor.trial.projecting.service import MeasuredService, Queue
 from advisor.trial.records import RequestRecord
-from advisor.trial.rehearsal import Observed
-from advisor.trial.service import MeasuredService, Queue
 
 ROWS = 40
 

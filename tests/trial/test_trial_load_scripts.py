@@ -11,8 +11,8 @@ from trial_pair import colour_rows, colour_task, exported_load
 
 from advisor.errors import InputError
 from advisor.trial.importing import import_load
-from advisor.trial.load_scripts import LOCUSTFILE, read_records
-from advisor.trial.plan import LoadPlan
+from advisor.trial.load.load_scripts import LOCUSTFILE, read_records
+from advisor.trial.load.plan import LoadPlan
 from advisor.trial.store import TrialStore
 
 

@@ -25,7 +25,7 @@ from trial_pair import (
 
 from advisor.calibrate.bench.server import free_port
 from advisor.trial.importing import import_load
-from advisor.trial.report import TrialReport
+from advisor.trial.reporting.report import TrialReport
 from advisor.trial.router_process import RouterProcess
 from advisor.trial.store import TrialStore
 

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from trial_pair import colour_task
 
-from advisor.trial.cascade import Pieces, Rows, Stalls, play, without_stalls
 from advisor.trial.choice import PairedRows, choose_threshold
-from advisor.trial.expectation import router_cost
-from advisor.trial.projection import p95_ms, resampled, summarize
+from advisor.trial.projecting.cascade import Pieces, Rows, Stalls, play, without_stalls
+from advisor.trial.projecting.expectation import router_cost
+from advisor.trial.projecting.projection import p95_ms, resampled, summarize
+from advisor.trial.projecting.service import MeasuredService
 from advisor.trial.records import RequestRecord
-from advisor.trial.service import MeasuredService
 
 ONE_AT_A_TIME = MeasuredService.one_at_a_time(1.0)
 

@@ -7,20 +7,20 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from advisor.trial.cascade import Pieces, Rows, play
-from advisor.trial.disturbance import CoreTime, wait_for_calm
-from advisor.trial.driver import ArmResult, Used
-from advisor.trial.records import RequestRecord
-from advisor.trial.rehearsal import (
+from advisor.trial.load.driver import ArmResult, Used
+from advisor.trial.projecting.cascade import Pieces, Rows, play
+from advisor.trial.projecting.rehearsal import (
     LEAST_EFFICIENCY,
     Observed,
     found_by_playing,
     observed,
     slower_half_s,
 )
-from advisor.trial.server_metrics import ServerFigures
-from advisor.trial.service import MeasuredService
-from advisor.trial.works import Works, on_cores, works_of
+from advisor.trial.projecting.service import MeasuredService
+from advisor.trial.projecting.works import Works, on_cores, works_of
+from advisor.trial.records import RequestRecord
+from advisor.trial.watching.disturbance import CoreTime, wait_for_calm
+from advisor.trial.watching.server_metrics import ServerFigures
 
 ONE_AT_A_TIME = MeasuredService.one_at_a_time(1.0)
 
@@ -111,7 +111,7 @@ def test_rows_differ_as_they_did_alone_and_are_as_much_work_as_was_counted() -> 
 
 def test_the_efficiency_of_the_cores_is_found_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """A load played on two cores that lose a fifth is taken for one that was measured."""
-    monkeypatch.setattr("advisor.trial.works.available_cores", lambda: 2)
+    monkeypatch.setattr("advisor.trial.projecting.works.available_cores", lambda: 2)
     pieces = calibrated([False] * 9 + [True])
     sent_s = np.cumsum(np.random.default_rng(0).standard_exponential(1500)) / 120
 
@@ -172,6 +172,6 @@ def test_waiting_for_calm_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     """The first look finds the machine busy, the second finds it calm."""
     looks = iter([CoreTime(0, 0, 0), CoreTime(2, 0, 0), CoreTime(4, 1.99, 0)])
     monkeypatch.setattr(CoreTime, "now", lambda: next(looks))
-    monkeypatch.setattr("advisor.trial.disturbance.LOOK_S", 0.0)
+    monkeypatch.setattr("advisor.trial.watching.disturbance.LOOK_S", 0.0)
 
     assert wait_for_calm(60.0) == pytest.approx(0.5)

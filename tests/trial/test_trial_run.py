@@ -25,9 +25,9 @@ from advisor.errors import InputError
 from advisor.trial.data import read_rows
 from advisor.trial.endpoints import Endpoint, check_endpoint
 from advisor.trial.exports import compared_trials, export_requests, report_of_trial
-from advisor.trial.html_report import html_report
 from advisor.trial.judging import Price
-from advisor.trial.report import TrialReport
+from advisor.trial.reporting.html_report import html_report
+from advisor.trial.reporting.report import TrialReport
 from advisor.trial.run import run_trial
 from advisor.trial.store import TrialStore
 

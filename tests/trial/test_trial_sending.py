@@ -21,10 +21,10 @@ from endpoint_fake import FakeEndpoint, event, serving, wait_until
 
 from advisor.errors import InputError
 from advisor.serving.arrivals import ClosedLoop, Constant, Poisson
-from advisor.trial.driver import ArmResult, Judge, Watch, run_arm
-from advisor.trial.plan import LoadPlan, PlannedRequest
+from advisor.trial.load.driver import ArmResult, Judge, Watch, run_arm
+from advisor.trial.load.plan import LoadPlan, PlannedRequest
+from advisor.trial.load.schedules import scheduled
 from advisor.trial.records import RequestRecord
-from advisor.trial.schedules import scheduled
 from advisor.trial.store import TrialStore
 
 pytestmark = pytest.mark.live
@@ -316,7 +316,7 @@ def child_of(parent: int) -> int:
             command = (entry.parent / "cmdline").read_bytes()
         except OSError:
             continue
-        if parent_id == parent and b"advisor.trial.sender" in command:
+        if parent_id == parent and b"advisor.trial.load.sender" in command:
             return int(entry.parent.name)
     raise AssertionError("no sender is running")
 
@@ -324,8 +324,8 @@ def child_of(parent: int) -> int:
 APP = """
 import sys
 from pathlib import Path
-from advisor.trial.driver import run_arm
-from advisor.trial.plan import LoadPlan
+from advisor.trial.load.driver import run_arm
+from advisor.trial.load.plan import LoadPlan
 from advisor.trial.store import TrialStore
 
 store = TrialStore(Path(sys.argv[1]))

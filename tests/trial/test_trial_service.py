@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from advisor.trial.service import MeasuredService, fifo_finish, sharing_finish
+from advisor.trial.projecting.service import MeasuredService, fifo_finish, sharing_finish
 
 arrays = st.lists(st.tuples(st.floats(0, 10), st.floats(0.001, 5)), min_size=1, max_size=40).map(
     lambda pairs: (np.sort([a for a, _ in pairs]), np.array([w for _, w in pairs]))

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from advisor.trial.cascade import Pieces, Rows, play
-from advisor.trial.service import MeasuredService, fifo_finish
-from advisor.trial.shared_cores import (
+from advisor.trial.projecting.cascade import Pieces, Rows, play
+from advisor.trial.projecting.service import MeasuredService, fifo_finish
+from advisor.trial.projecting.shared_cores import (
     ANSWERED,
     ASK_LARGE,
     ASK_SMALL,

@@ -20,9 +20,9 @@ from trial_pair import (
 
 from advisor.errors import InputError
 from advisor.trial.progress import progress_of
-from advisor.trial.projection import Figure, LoadProjection
+from advisor.trial.projecting.projection import Figure, LoadProjection
 from advisor.trial.records import RequestRecord
-from advisor.trial.report import LoadReport, TrialSettings
+from advisor.trial.reporting.report import LoadReport, TrialSettings
 from advisor.trial.resume import resume_trial
 from advisor.trial.run import run_trial
 from advisor.trial.standing import judge_as_it_stands

@@ -16,9 +16,9 @@ from trial_pair import colour_rows, colour_task, large_endpoint, pair_of, small_
 
 from advisor.cli.trial_text import trial_text
 from advisor.errors import InputError
-from advisor.trial.html_report import html_report
+from advisor.trial.reporting.html_report import html_report
 from advisor.trial.run import run_trial
-from advisor.trial.traces import MAX_BODY_BYTES, RequestSpan, SpanReceiver, traced
+from advisor.trial.watching.traces import MAX_BODY_BYTES, RequestSpan, SpanReceiver, traced
 
 
 @pytest.fixture

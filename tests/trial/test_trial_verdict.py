@@ -8,10 +8,17 @@ import numpy as np
 import pytest
 from trial_pair import colour_task
 
-from advisor.trial.early import CERTAIN, EarlyStop, ShareTest
-from advisor.trial.measured import Measured, effective_count, lag_of, measure, p95_of, quality_of
 from advisor.trial.records import Counts, RequestRecord
-from advisor.trial.verdict import (
+from advisor.trial.reporting.early import CERTAIN, EarlyStop, ShareTest
+from advisor.trial.reporting.measured import (
+    Measured,
+    effective_count,
+    lag_of,
+    measure,
+    p95_of,
+    quality_of,
+)
+from advisor.trial.reporting.verdict import (
     cost_verdict,
     escalation_verdict,
     latency_verdict,

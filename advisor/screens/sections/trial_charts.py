@@ -11,7 +11,7 @@ import streamlit as st
 from advisor.screens import charts
 from advisor.screens.formatting import percent
 from advisor.trial.progress import Progress, SharePoint
-from advisor.trial.projection import Figure
+from advisor.trial.projecting.projection import Figure
 
 HEIGHT = 260
 SECONDS = "Seconds since the load began"

@@ -12,10 +12,10 @@ import streamlit as st
 from advisor.screens.formatting import plain
 from advisor.trial.exports import compared_trials, export_requests, report_of_trial
 from advisor.trial.records import TrialSummary
-from advisor.trial.report import TrialReport
+from advisor.trial.reporting.report import TrialReport
+from advisor.trial.reporting.wording import ARM_NAMES, MEASURES, shown
 from advisor.trial.standing import judge_as_it_stands
 from advisor.trial.store import TrialStore
-from advisor.trial.wording import ARM_NAMES, MEASURES, shown
 
 _SHOWN = "trial.shown"
 

@@ -15,7 +15,7 @@ from advisor.task import TaskProfile
 from advisor.trial.data import TrialRow
 from advisor.trial.endpoints import KEY_VARIABLES, Endpoint
 from advisor.trial.judging import Price
-from advisor.trial.report import TrialReport
+from advisor.trial.reporting.report import TrialReport
 from advisor.trial.run import run_trial
 from advisor.trial.sandbox import sandbox_task
 

@@ -11,13 +11,13 @@ import streamlit as st
 from advisor.screens.formatting import percent, plain, significant
 from advisor.screens.sections import tabs
 from advisor.screens.sections.trial_live import live_charts
-from advisor.trial.html_report import html_report
 from advisor.trial.progress import progress_of
-from advisor.trial.report import ArchitectureFigures, TrialReport
+from advisor.trial.reporting.html_report import html_report
+from advisor.trial.reporting.report import ArchitectureFigures, TrialReport
+from advisor.trial.reporting.verdict import State
+from advisor.trial.reporting.wording import ARM_NAMES, MEASURES, endpoint_lines, error_text, shown
 from advisor.trial.standing import task_of
 from advisor.trial.store import TrialStore
-from advisor.trial.verdict import State
-from advisor.trial.wording import ARM_NAMES, MEASURES, endpoint_lines, error_text, shown
 
 Colour = Literal["green", "red", "orange"]
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import streamlit as st
 
 from advisor.screens.background import Job, Slot
-from advisor.trial.report import TrialReport
+from advisor.trial.reporting.report import TrialReport
 from advisor.trial.store import TrialStore, default_path
 
 Run = Callable[["LiveTrial"], TrialReport]

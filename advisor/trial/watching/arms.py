@@ -7,14 +7,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from advisor.decide.recommendation import Role
-from advisor.trial.calibration import EndpointCalibration
-from advisor.trial.disturbance import CoreTime
-from advisor.trial.driver import ArmResult
+from advisor.trial.load.driver import ArmResult
+from advisor.trial.projecting.calibration import EndpointCalibration
+from advisor.trial.projecting.rehearsal import Observed, observed
 from advisor.trial.records import ArmName
-from advisor.trial.rehearsal import Observed, observed
 from advisor.trial.router_process import RouterProcess
-from advisor.trial.server_metrics import ServerFigures, figures_between, read_page
 from advisor.trial.setup import Setup, core_s
+from advisor.trial.watching.disturbance import CoreTime
+from advisor.trial.watching.server_metrics import ServerFigures, figures_between, read_page
 
 
 @dataclass

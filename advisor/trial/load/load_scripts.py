@@ -1,8 +1,8 @@
 """The load of a trial for other tools: Locust, past one machine, and k6.
 
-Both read the plan that the sender reads (`advisor.trial.plan`). The Locust file writes the records
-that the sender writes, one JSON line each; `advisor trials import` judges them. k6 has no streaming
-responses, so its script measures whole answers only.
+Both read the plan that the sender reads (`advisor.trial.load.plan`). The Locust file writes the
+records that the sender writes, one JSON line each; `advisor trials import` judges them. k6 has no
+streaming responses, so its script measures whole answers only.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from advisor.errors import InputError
 from advisor.serving.arrivals import Poisson
 from advisor.task import TaskProfile
 from advisor.trial.data import read_rows
-from advisor.trial.driver import TIMES
 from advisor.trial.endpoints import Endpoint, body_of, risk_headers
-from advisor.trial.plan import LoadPlan, PlannedRequest
-from advisor.trial.schedules import scheduled
+from advisor.trial.load.driver import TIMES
+from advisor.trial.load.plan import LoadPlan, PlannedRequest
+from advisor.trial.load.schedules import scheduled
 
 LOCUSTFILE = '''\
 """Sends plan.json, in the folder of this file, and writes a record of every request.

@@ -5,7 +5,7 @@ exceed it, so that failures and time limits count as exceeding; a quality target
 many answers are right; an escalation limit where at most so many are handed up. A share is decided
 by its exact one-sided bound at the task's confidence: held where even the worse end keeps the
 requirement, failed where even the better end breaks it. Latencies of neighbours hang together, so
-their requests count as fewer (`advisor.trial.measured.effective_count`).
+their requests count as fewer (`advisor.trial.reporting.measured.effective_count`).
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from advisor.figures import percent
 from advisor.quality.bounds import lower_bound, rows_to_certify, upper_bound
 from advisor.records import Record
 from advisor.task import TaskProfile
-from advisor.trial.measured import (
+from advisor.trial.records import RequestRecord
+from advisor.trial.reporting.measured import (
     TRIED,
     Measured,
     asked_small,
@@ -29,7 +30,6 @@ from advisor.trial.measured import (
     quality_of,
     was_escalated,
 )
-from advisor.trial.records import RequestRecord
 
 State = Literal["held", "failed", "undecided"]
 

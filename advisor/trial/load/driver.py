@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from advisor.errors import InputError
-from advisor.trial.plan import LoadPlan
+from advisor.trial.load.plan import LoadPlan
 from advisor.trial.records import ArmName, RequestRecord
 from advisor.trial.store import TrialStore
 
@@ -160,7 +160,7 @@ class _Process:
             plan.write(path)
             self._errors = (Path(self._folder.name) / "errors").open("w+", encoding="utf-8")
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "advisor.trial.sender", str(path)],
+                [sys.executable, "-m", "advisor.trial.load.sender", str(path)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=self._errors,

@@ -6,21 +6,21 @@ from collections.abc import Mapping, Sequence
 
 from advisor.decide.recommendation import Role
 from advisor.trial.arms import Trial
-from advisor.trial.calibration import report_of
-from advisor.trial.comparing import (
+from advisor.trial.projecting.calibration import report_of
+from advisor.trial.records import ARMS, ArmName, RequestRecord, TrialState
+from advisor.trial.reporting.comparing import (
     UnderLoad,
     advise,
     attributions,
     comparisons,
     mean_output_tokens,
 )
-from advisor.trial.disturbance import PERCENT_DISTURBED
-from advisor.trial.measured import ArmMeasurement, Measured, measure, why_invalid
-from advisor.trial.records import ARMS, ArmName, RequestRecord, TrialState
-from advisor.trial.report import Advice, Attribution, SplitQuality, TrialReport
+from advisor.trial.reporting.measured import ArmMeasurement, Measured, measure, why_invalid
+from advisor.trial.reporting.report import Advice, Attribution, SplitQuality, TrialReport
+from advisor.trial.reporting.verdict import RequirementVerdict, summary_of, verdicts
 from advisor.trial.setup import core_s
-from advisor.trial.traces import TracedFigures, traced
-from advisor.trial.verdict import RequirementVerdict, summary_of, verdicts
+from advisor.trial.watching.disturbance import PERCENT_DISTURBED
+from advisor.trial.watching.traces import TracedFigures, traced
 
 
 class Reporting:

@@ -19,13 +19,13 @@ from numpy.typing import NDArray
 from advisor.errors import InputError
 from advisor.records import Record
 from advisor.trial.data import TrialRow
-from advisor.trial.driver import ArmResult
 from advisor.trial.endpoints import Endpoint
 from advisor.trial.judging import Price
+from advisor.trial.load.driver import ArmResult
+from advisor.trial.projecting.service import MeasuredService
 from advisor.trial.records import RequestRecord
-from advisor.trial.server_metrics import ServerFigures, figures_between, read_page
-from advisor.trial.service import MeasuredService
 from advisor.trial.session import Session
+from advisor.trial.watching.server_metrics import ServerFigures, figures_between, read_page
 
 FloatArray = NDArray[np.float64]
 

@@ -2,7 +2,7 @@
 
 The three are queues on one clock. What the small model hands up reaches the large one when it is
 known to be needed, late and in bursts, as in `advisor.serving.cascade`; here the tiers are queues
-with measured times (`advisor.trial.service`) instead of engines computed from a model's size.
+with measured times (`service`) instead of engines computed from a model's size.
 
 The pieces stand side by side so that any of them can be exchanged for another measurement, which is
 how a wrong projection is traced to what was wrong in it.
@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from advisor.trial.service import MeasuredService, fifo_finish
+from advisor.trial.projecting.service import MeasuredService, fifo_finish
 
 if TYPE_CHECKING:
-    from advisor.trial.shared_cores import SharedCores
+    from advisor.trial.projecting.shared_cores import SharedCores
 
 STALLED = 4.0
 """A request that takes so many times the median was not slow: the machine was elsewhere."""
@@ -143,7 +143,7 @@ def play(pieces: Pieces, sent_s: FloatArray, *, runs: int, seed: int) -> Played:
         runs: independent runs.
     """
     if pieces.cores is not None:
-        from advisor.trial.together import play_together
+        from advisor.trial.projecting.together import play_together
 
         return play_together(pieces, pieces.cores, sent_s, runs=runs, seed=seed)
     rng = np.random.default_rng(seed)

@@ -10,12 +10,12 @@ import numpy as np
 from advisor.decide.recommendation import Architecture
 from advisor.figures import percent
 from advisor.task import TaskProfile
-from advisor.trial.cascade import Pieces, Rows, play
-from advisor.trial.expectation import Expectation
-from advisor.trial.measured import ArmMeasurement, Measured
-from advisor.trial.projection import RUNS, Figure, LoadProjection
+from advisor.trial.projecting.cascade import Pieces, Rows, play
+from advisor.trial.projecting.expectation import Expectation
+from advisor.trial.projecting.projection import RUNS, Figure, LoadProjection
 from advisor.trial.records import RequestRecord
-from advisor.trial.report import Advice, ArchitectureFigures, Attribution, Comparison
+from advisor.trial.reporting.measured import ArmMeasurement, Measured
+from advisor.trial.reporting.report import Advice, ArchitectureFigures, Attribution, Comparison
 
 UNITS = {
     "e2e_p50_ms": "ms",

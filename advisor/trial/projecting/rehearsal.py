@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from advisor.decide.recommendation import Role
-from advisor.trial.cascade import Pieces, Stalls, play
-from advisor.trial.driver import ArmResult
-from advisor.trial.server_metrics import ServerFigures
+from advisor.trial.load.driver import ArmResult
+from advisor.trial.projecting.cascade import Pieces, Stalls, play
+from advisor.trial.watching.server_metrics import ServerFigures
 
 FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from advisor.trial.cascade import Clock, Pieces, Played, draw_rows, paced
-from advisor.trial.shared_cores import (
+from advisor.trial.projecting.cascade import Clock, Pieces, Played, draw_rows, paced
+from advisor.trial.projecting.shared_cores import (
     ANSWERED,
     ASK_LARGE,
     ASK_SMALL,
@@ -42,7 +42,7 @@ class Works:
 def play_together(
     pieces: Pieces, cores: SharedCores, sent_s: FloatArray, *, runs: int, seed: int
 ) -> Played:
-    """Play the cascade for a schedule, as `advisor.trial.cascade.play` does, on shared cores.
+    """Play the cascade for a schedule, as `cascade.play` does, on shared cores.
 
     Without the router's work it is one model alone: the small one where no row escalates, the large
     one where all goes straight to it.

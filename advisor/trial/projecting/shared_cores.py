@@ -7,7 +7,7 @@ works at the same moment shares the machine: of k threads at work on c cores eac
 η·min(1, c/k) times the speed it has alone (η = 1 for k = 1). The works are core-seconds as they
 were counted under load, so what hyperthreads and cold caches take from each other is in them; η is
 what the system's placing and waking of threads loses beyond, found from a rehearsal
-(`advisor.trial.rehearsal`). That is a network of queues under processor sharing (Kleinrock 1976,
+(`rehearsal`). That is a network of queues under processor sharing (Kleinrock 1976,
 vol. 2, §4.4), played event by event because a burst slows down everything in it at once: that is
 where the tail comes from.
 """

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 from html import escape
 
 from advisor.figures import percent
-from advisor.trial.report import Comparison, TrialReport
-from advisor.trial.verdict import RequirementVerdict
-from advisor.trial.wording import ARM_NAMES, MEASURES, endpoint_lines, error_text, shown
+from advisor.trial.reporting.report import Comparison, TrialReport
+from advisor.trial.reporting.verdict import RequirementVerdict
+from advisor.trial.reporting.wording import ARM_NAMES, MEASURES, endpoint_lines, error_text, shown
 
 STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from advisor.decide.recommendation import Role
-from advisor.trial.cascade import Pieces, without_stalls
-from advisor.trial.rehearsal import Observed
-from advisor.trial.server_metrics import ServerFigures
-from advisor.trial.shared_cores import Machine, SharedCores, available_cores
+from advisor.trial.projecting.cascade import Pieces, without_stalls
+from advisor.trial.projecting.rehearsal import Observed
+from advisor.trial.projecting.shared_cores import Machine, SharedCores, available_cores
+from advisor.trial.watching.server_metrics import ServerFigures
 
 LEAST_SHARE = 0.05
 """Of a server's core time, the least that is its engine's, or its HTTP's."""

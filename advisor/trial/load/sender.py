@@ -1,14 +1,14 @@
 """The load sender: a process of its own, so that nobody else's work delays what it sends.
 
-    python -m advisor.trial.sender PLAN.json
+    python -m advisor.trial.load.sender PLAN.json
 
-reads a plan (`advisor.trial.plan`), sends each request at its time whatever became of the others
-(an open loop), or as answers come (a closed one), and writes one JSON line on stdout for each
-request as it ends: the fields of a `RequestRecord`. Both the scheduled and the true time of sending
-are in it, so that the sender's own lateness is on record. The first line says when second 0 was,
-and when the load is over a line says how many core-seconds it took of this process.
-It stops when a line, or the end of the file, comes on stdin; then every request that has not ended
-is reported as cancelled.
+reads a plan (`advisor.trial.load.plan`), sends each request at its time whatever became of the
+others (an open loop), or as answers come (a closed one), and writes one JSON line on stdout for
+each request as it ends: the fields of a `RequestRecord`. Both the scheduled and the true time of
+sending are in it, so that the sender's own lateness is on record. The first line says when second 0
+was, and when the load is over a line says how many core-seconds it took of this process. It stops
+when a line, or the end of the file, comes on stdin; then every request that has not ended is
+reported as cancelled.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from typing import Any
 
 import aiohttp
 
-from advisor.trial.answers import COST_HEADER, Answer, BadAnswerError, read_answer
-from advisor.trial.plan import LoadPlan, PlannedRequest
+from advisor.trial.load.answers import COST_HEADER, Answer, BadAnswerError, read_answer
+from advisor.trial.load.plan import LoadPlan, PlannedRequest
 
 START_DELAY_S = 0.3
 """Between the process being ready and second 0."""

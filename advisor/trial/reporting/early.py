@@ -16,9 +16,9 @@ from dataclasses import dataclass, field
 
 from advisor.quality.sequential import log_e_value
 from advisor.task import TaskProfile
-from advisor.trial.measured import asked_small, was_escalated
 from advisor.trial.records import RequestRecord
-from advisor.trial.verdict import ALLOWED_BEYOND_P95
+from advisor.trial.reporting.measured import asked_small, was_escalated
+from advisor.trial.reporting.verdict import ALLOWED_BEYOND_P95
 
 THINNING = 10
 """One latency of so many is looked at."""
@@ -58,7 +58,7 @@ class ShareTest:
 
 @dataclass
 class EarlyStop:
-    """Watches the records of the arm that is judged; a `Watch` of `advisor.trial.driver`."""
+    """Watches the records of the arm that is judged; a `Watch` of `advisor.trial.load.driver`."""
 
     tests: dict[str, ShareTest]
     events: dict[str, Callable[[RequestRecord], bool | None]]

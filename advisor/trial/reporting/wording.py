@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from advisor.figures import percent
-from advisor.trial.report import Comparison, TrialReport
+from advisor.trial.reporting.report import Comparison, TrialReport
 
 MEASURES: Mapping[str, str] = {
     "quality": "quality",

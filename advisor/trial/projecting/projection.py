@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from advisor.records import Record
-from advisor.trial.cascade import Played
+from advisor.trial.projecting.cascade import Played
 
 FloatArray = NDArray[np.float64]
 

@@ -8,14 +8,14 @@ from pydantic import Field
 
 from advisor.decide.recommendation import Architecture
 from advisor.records import Record
-from advisor.trial.calibration import EndpointReport
 from advisor.trial.choice import ThresholdChoice
-from advisor.trial.measured import ArmMeasurement
-from advisor.trial.projection import LoadProjection
+from advisor.trial.projecting.calibration import EndpointReport
+from advisor.trial.projecting.projection import LoadProjection
 from advisor.trial.records import TrialState
-from advisor.trial.server_metrics import ServerFigures
-from advisor.trial.traces import TracedFigures
-from advisor.trial.verdict import RequirementVerdict
+from advisor.trial.reporting.measured import ArmMeasurement
+from advisor.trial.reporting.verdict import RequirementVerdict
+from advisor.trial.watching.server_metrics import ServerFigures
+from advisor.trial.watching.traces import TracedFigures
 
 PolicyChoice = Literal["cascade", "slm_only", "llm_only"]
 POLICIES: tuple[PolicyChoice, ...] = ("cascade", "slm_only", "llm_only")

@@ -10,12 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from advisor.decide.recommendation import Role
-from advisor.trial.calibration import EndpointCalibration
-from advisor.trial.cascade import Pieces, Rows, Stalls, play, without_stalls
 from advisor.trial.choice import PairedRows, ThresholdChoice
-from advisor.trial.projection import RUNS, Figure, LoadProjection, resampled, summarize
-from advisor.trial.records import ArmName, RequestRecord
-from advisor.trial.rehearsal import (
+from advisor.trial.projecting.calibration import EndpointCalibration
+from advisor.trial.projecting.cascade import Pieces, Rows, Stalls, play, without_stalls
+from advisor.trial.projecting.projection import RUNS, Figure, LoadProjection, resampled, summarize
+from advisor.trial.projecting.rehearsal import (
     FASTEST,
     LEAST_EFFICIENCY,
     LEAST_STREAMED,
@@ -23,7 +22,8 @@ from advisor.trial.rehearsal import (
     Observed,
     found_by_playing,
 )
-from advisor.trial.works import Works, on_cores, works_of
+from advisor.trial.projecting.works import Works, on_cores, works_of
+from advisor.trial.records import ArmName, RequestRecord
 
 FloatArray = NDArray[np.float64]
 
