@@ -59,7 +59,7 @@ def _quality(
     params_b = active_b = hosted = None
     precision: Precision = "bf16"
     if isinstance(tier, SelfHostedTier):
-        spec = catalog.model(tier.model)
+        spec = catalog.known_model(tier.model)
         count = parameter_count(spec)
         params_b = count.total / 1e9
         active_b = count.active / 1e9 if spec.moe else None

@@ -147,8 +147,8 @@ def cold_start_of(tier: SelfHostedTier, task: TaskProfile, catalog: Catalog) -> 
     """Seconds from starting a replica to its first request; its ranks load side by side."""
     assumptions = catalog.assumptions.with_values(task.assumptions)
     deployment = Deployment(
-        model=catalog.model(tier.model),
-        accelerator=catalog.accelerator(tier.accelerator),
+        model=catalog.known_model(tier.model),
+        accelerator=catalog.known_accelerator(tier.accelerator),
         weights_dtype=tier.weights_dtype,
         kv_dtype=tier.kv_dtype,
         tensor_parallel=tier.tensor_parallel,

@@ -108,7 +108,7 @@ def deploy(
         DoesNotFitError: more than a few requests are longer than the context, or the deployment
             does not fit in memory; the message says what would.
     """
-    spec, hardware = catalog.model(model), catalog.accelerator(accelerator)
+    spec, hardware = catalog.known_model(model), catalog.known_accelerator(accelerator)
     given = engine_args or {}
     if replicas < 1:
         raise InputError(f"replicas = {replicas}: at least 1 is expected")

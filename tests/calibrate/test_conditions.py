@@ -147,3 +147,19 @@ def test_contradictions_are_refused(
 ) -> None:
     with pytest.raises(InputError, match=message):
         condition(row, **changes)
+
+
+def test_a_rate_without_end_is_all_at_once_or_a_closed_loop() -> None:
+    """`vllm bench serve --request-rate inf`, alone and with `--max-concurrency`."""
+    at_once = condition(OPEN, request_rate_per_s="inf", requests="64")
+    assert (at_once.setup.load, at_once.setup.requests) == ("burst", 64)
+    assert "load=burst, for the rate has no end" in at_once.assumed
+    looped = condition(OPEN, request_rate_per_s="inf", concurrency="16", requests="64")
+    assert (looped.setup.load, looped.setup.concurrency) == ("closed_loop", 16)
+
+
+def test_lengths_go_by_other_names() -> None:
+    assert condition(LOOP, length_spread="synthetic").setup.length_spread == "fixed"
+    varied = condition(LOOP, length_spread="normal")
+    assert varied.setup.length_spread == "distribution"
+    assert "length_spread=distribution" in varied.assumed

@@ -80,3 +80,39 @@ def test_files_that_are_no_tables_are_refused(tmp_path: Path) -> None:
     path.write_text("a,b\n1,2\n")
     with pytest.raises(InputError, match="no column model"):
         read_rows(path)
+
+
+@pytest.mark.parametrize(
+    ("stated", "meant"),
+    [
+        ("awq_marlin", "int4"),
+        ("GPTQ-Int4", "int4"),
+        ("compressed-tensors w8a8", "int8"),
+        ("w8a8-fp8", "fp8"),
+        ("nvfp4", "fp4"),
+        ("torch.bfloat16", "bf16"),
+    ],
+)
+def test_formats_go_by_many_names(stated: str, meant: str) -> None:
+    assert parse_setup({**LOOP, "weights_dtype": stated}).weights_dtype == meant
+
+
+def test_a_format_that_nobody_knows_is_refused_by_name() -> None:
+    with pytest.raises(InputError, match="ternary"):
+        parse_setup({**LOOP, "weights_dtype": "ternary"})
+
+
+def test_loads_versions_and_switches_are_read_as_people_write_them() -> None:
+    setup = parse_setup(
+        {**LOOP, "load": "Closed-Loop", "engine_version": "vLLM v0.11.0rc2"}
+        | {"prefix_caching": "Yes", "chunked_prefill": "disabled", "tensor_parallel": "0"}
+    )
+    assert (setup.load, setup.engine_version) == ("closed_loop", "v0.11.0rc2")
+    assert (setup.prefix_caching, setup.chunked_prefill) == (True, False)
+    assert setup.tensor_parallel == parse_setup({**LOOP, "tensor_parallel": ""}).tensor_parallel
+
+
+def test_expert_parallel_may_be_vllm_s_switch() -> None:
+    layout = {"tensor_parallel": "4", "data_parallel": "2"}
+    assert parse_setup({**LOOP, **layout, "expert_parallel": "true"}).expert_parallel == 8
+    assert parse_setup({**LOOP, **layout, "expert_parallel": "false"}).expert_parallel == 1

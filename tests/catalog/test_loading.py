@@ -96,3 +96,19 @@ def test_a_missing_part_is_named(tmp_path: Path) -> None:
     (folder / "assumptions.yaml").unlink()
     with pytest.raises(InputError, match="assumptions: no file"):
         load_catalog(folder)
+
+
+def test_models_of_which_only_the_shape_is_known_are_predicted_for_and_not_recommended() -> None:
+    catalog = load_catalog()
+    assert catalog.known_model("Llama-13B").id == "huggyllama/llama-13b"
+    assert catalog.known_accelerator("gh200").id == "GH200"
+    with pytest.raises(InputError, match="only its shape is known"):
+        catalog.model("huggyllama/llama-13b")
+    with pytest.raises(InputError, match="not in the catalogue"):
+        catalog.known_model("nobody/no-such-model")
+
+
+def test_what_the_catalogue_lists_comes_from_the_catalogue() -> None:
+    catalog = load_catalog()
+    for name, spec in catalog.models.items():
+        assert catalog.known_model(name) is catalog.model(name) is spec

@@ -66,6 +66,12 @@ def hybrid(task: TaskProfile = INTENT, **options: Any) -> SimulationResult:
     return simulate(task, architecture=architecture(slm=SMALL, llm=LARGE), **options)
 
 
+def test_models_and_accelerators_that_are_not_recommended_can_be_simulated() -> None:
+    result = simulate(INTENT, model="huggyllama/llama-13b", accelerator="H20-SXM", replicas=8)
+    assert "llama-13b" in result.deployment
+    assert result.stable
+
+
 def test_replicas_multiply_what_can_be_sustained() -> None:
     one, four = (simulate(INTENT, **ONE, replicas=n, requests=2000) for n in (1, 4))
 

@@ -40,7 +40,7 @@ def checkpoint_of(name: str, catalog: Catalog, *, work: Path) -> Checkpoint:
         InputError: unknown, or a shape that neither has and no config.json describes.
     """
     path = Path(name).expanduser()
-    spec = catalog.model(name)
+    spec = catalog.known_model(name)
     if path.exists():
         folder = path if path.is_dir() else path.parent
         named = str(folder)

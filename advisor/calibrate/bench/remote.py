@@ -60,7 +60,7 @@ def run_remote(run: RemoteRun, session: Session, catalog: Catalog) -> Outcome | 
     accelerator = accelerator_for(machine, catalog, run.accelerator)
     if accelerator is None:
         raise InputError("--accelerator: name what the server runs on (an id or a YAML file)")
-    spec = catalog.model(run.model)
+    spec = catalog.known_model(run.model)
     server = Server(run.url, api_key=run.api_key, vocabulary=min(1000, spec.vocab_size))
     told = server.describe()
     defaults = vllm_defaults(accelerator, engine_version=told.version or None)
