@@ -7,7 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, model_validator
 
 from advisor.catalog.accelerators import AcceleratorSpec
 from advisor.catalog.coefficients import Coefficients, bounds_of
@@ -92,6 +92,14 @@ class OwnSteps(Record):
     """Seconds that such a step takes beyond the law; between along a line, beyond them as last."""
     served: ServedSteps | None = None
     """Behind HTTP, where that was measured."""
+
+    @model_validator(mode="after")
+    def _is_a_line(self) -> OwnSteps:
+        if len(self.tokens) != len(self.extra_s):
+            raise ValueError(f"{len(self.tokens)} tokens, but {len(self.extra_s)} extra_s")
+        if list(self.tokens) != sorted(set(self.tokens)):
+            raise ValueError("tokens: each larger than the one before is expected")
+        return self
 
 
 class FitFile(Record):

@@ -9,7 +9,9 @@ from advisor.calibrate.bench.outputs import own_steps
 from advisor.calibrate.bench.points import Point, Shape
 from advisor.calibrate.bench.prior import prior_belief
 from advisor.calibrate.own_steps import extra_s, in_unrest, own_cost
-from advisor.catalog.fits import load_fits
+from advisor.catalog.fits import OwnSteps, load_fits
+from advisor.documents import validate
+from advisor.errors import InputError
 from advisor.physics.step_time import step_cost
 
 POINTS = [point(one, factor=1.3 if one.batch == 4 else 1.0) for one in GRID]
@@ -74,3 +76,15 @@ def test_unrest_widens_percentiles_and_leaves_the_middle() -> None:
     assert np.median(spread) == pytest.approx(2.0, rel=0.02)
     assert np.quantile(spread, 0.95) == pytest.approx(2 * np.exp(0.2 * 1.645), rel=0.05)
     assert in_unrest(np.array([1.0]), 0.0) == pytest.approx([1.0])
+
+
+@pytest.mark.parametrize(
+    ("tokens", "extra", "said"),
+    [([1, 2], [0.1], "2 tokens, but 1 extra_s"), ([2, 1], [0.1, 0.2], "each larger")],
+)
+def test_a_file_whose_line_is_none_is_refused(
+    tokens: list[int], extra: list[float], said: str
+) -> None:
+    stated = {"points": 1, "log_sd": 0.1, "tokens": tokens, "extra_s": extra}
+    with pytest.raises(InputError, match=said):
+        validate(OwnSteps, stated, what="fits")
