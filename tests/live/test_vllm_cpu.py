@@ -145,7 +145,12 @@ def interrupted(python: Path, folder: Path) -> tuple[int, str, list[Point]]:
     """Exit status, last line and points of a run that Ctrl-C ended after its first step."""
     path = folder / "run.jsonl"
     process = subprocess.Popen(
-        command(folder, python), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        command(folder, python),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell starts what it puts in the background, these tests too, with SIGINT ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     deadline = time.monotonic() + 400
     while time.monotonic() < deadline and process.poll() is None:
@@ -157,6 +162,7 @@ def interrupted(python: Path, folder: Path) -> tuple[int, str, list[Point]]:
         _, told = process.communicate(timeout=60)
     finally:
         process.kill()
+        process.wait()
     return process.returncode, told.splitlines()[-1], read_points(path)
 
 

@@ -1,9 +1,9 @@
 """What a processor's matrix products take, by the number of their rows: measured, not a law.
 
-A processor's kernels work in tiles of rows. On one core with AVX-512, products of one and two rows
-took a quarter longer than those of three to six, and the seventh row a fifth more again: no smooth
-law follows that, nor do points at some batches tell of those between. But products can be timed
-alone, at every number of rows, in a fraction of the time that a decode step there takes.
+A processor's kernels may work in tiles of rows: in one profile, on one core with AVX-512, those of
+one and two rows took a quarter longer than those of three to six, and the seventh row a fifth more
+again. No smooth law follows that, nor do points at some batches tell of those between. But products
+can be timed alone, at every number of rows, in a fraction of the time that a decode step takes.
 """
 
 from __future__ import annotations
