@@ -85,7 +85,12 @@ def _add_load(parser: argparse.ArgumentParser) -> None:
     load.add_argument(
         "--load", type=float, metavar="SHARE", help="of the measured capacity (sandbox: 0.5)"
     )
-    load.add_argument("--requests", type=int, metavar="N", help="of the router's load")
+    load.add_argument(
+        "--requests",
+        type=int,
+        metavar="N",
+        help="of the router's load; a short one is calibrated for briefly",
+    )
     load.add_argument("--arrivals", choices=ARRIVALS, default="poisson", help="poisson")
     load.add_argument("--trace", metavar="FILE", help="times of arrival: CSV or JSONL")
     load.add_argument("--budget-usd", type=float, metavar="X", help="spending cap of the trial")
