@@ -367,7 +367,7 @@ def bench(
     users = max(int(name.split("_")[1]) for name in rounds[0].e2e_s if name.startswith("loop_"))
     loops = loops_of(
         draw_requests(Poisson(1.0), Fixed(PROMPT), Fixed(ANSWER), count=9, seed=0),
-        in_flight=users / BEYOND,
+        in_flight=(users - 0.5) / BEYOND,
         max_model_len=2048,
     )
     assert {loop.name for loop in loops} == set(rounds[0].e2e_s), "those of the run"

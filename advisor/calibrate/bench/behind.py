@@ -3,8 +3,8 @@
 In process one thread has its core to itself. Behind HTTP the engine's scheduler waits beside it
 without sleeping, on a processor perhaps on the other half of the same core; arrivals are read and
 tokens are sent while it computes. What that comes to depends on how many run side by side, so it is
-found where it matters: one user, three, eight … who each send the target's own requests, the next
-when the last has ended. The law's steps, simulated for the same loops, are changed until TTFT and
+found where it matters: users, from one to more than the busiest load will have in flight, who each
+send the target's own requests, the next when the last has ended. The law's steps, simulated for the same loops, are changed until TTFT and
 TPOT are the measured ones.
 """
 
@@ -32,10 +32,13 @@ FloatArray = NDArray[np.float64]
 LONE_PROMPT, LONE_REQUESTS = 16, 5
 """A short prompt that is sent alone for its first token, and how often."""
 
-USERS = (1, 3, 8, 24, 64, 192)
-"""Sizes of closed loops: up to `BEYOND` times what is in flight at the busiest load."""
-
 BEYOND = 1.5
+MOST_USERS = (3, 4, 6, 9, 12, 18, 27, 36, 54, 81, 108, 162, 243)
+"""Of the largest closed loop: the first that is `BEYOND` times what is in flight at the busiest
+load, so that no load is extrapolated to; behind HTTP more wait than in process."""
+
+FEWER = 3
+"""Each smaller loop has so many times fewer users."""
 
 REQUESTS_PER_USER = 3
 
@@ -89,11 +92,19 @@ def loops_of(requests: Requests, *, in_flight: float, max_model_len: int) -> lis
     room = max_model_len - int(np.ceil(max(SPREAD) * answer)) - 1
     prompt = int(np.clip(np.median(requests.input_tokens), 1, max(1, room)))
     loops = [Loop(1, min(LONE_PROMPT, max_model_len - 2), (1,) * LONE_REQUESTS)]
-    for users in (one for one in USERS if one <= max(USERS[1], BEYOND * in_flight)):
+    for users in _sizes(BEYOND * in_flight):
         count = REQUESTS_PER_USER * users
         answers = tuple(max(2, round(answer * SPREAD[k % len(SPREAD)])) for k in range(count))
         loops.append(Loop(users, prompt, answers))
     return loops
+
+
+def _sizes(wanted: float) -> list[int]:
+    """Users of the loops, ascending from 1 to the first of `MOST_USERS` that is so many."""
+    sizes = [next((one for one in MOST_USERS if one >= wanted), MOST_USERS[-1])]
+    while sizes[0] > 1:
+        sizes.insert(0, max(sizes[0] // FEWER, 1))
+    return sizes
 
 
 @dataclass(frozen=True, slots=True)

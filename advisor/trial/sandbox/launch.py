@@ -154,6 +154,10 @@ def _launch_vllm(
         cores=cores, kv_cache_gib=VLLM_KV_CACHE_GIB, on_gpu=on_gpu, log_folder=Path(folder.name)
     )
     variables["OTEL_EXPORTER_OTLP_TRACES_PROTOCOL"] = "http/protobuf"
+    if not on_gpu:
+        # The engine computes in its scheduler's process: two would wait for each other by spinning,
+        # on the one core that they have.
+        variables["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
     return SandboxServer(
         role,
         "vllm",

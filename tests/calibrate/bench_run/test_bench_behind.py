@@ -55,16 +55,17 @@ def test_a_step_s_cost_behind_http_by_hand() -> None:
     assert IN_PROCESS.served(COST).token_s == pytest.approx(COST.token_s)
 
 
-def test_loops_hold_the_target_s_own_requests_and_as_many_users_as_will_come() -> None:
+def test_loops_hold_the_target_s_own_requests_and_more_users_than_will_come() -> None:
     assert [(one.name, one.users, one.prompt_tokens) for one in LOOPS] == [
         ("lone_16", 1, 16),
         ("loop_1", 1, 256),
         ("loop_3", 3, 256),
-        ("loop_8", 8, 256),
+        ("loop_9", 9, 256),
     ]
     assert set(LOOPS[-1].output_tokens) == {32, 24, 40}, "or all would march in step"
     many = loops_of(requests_of(256, 64), in_flight=40.0, max_model_len=2048)
-    assert many[-1].users == 24
+    assert [one.users for one in many] == [1, 1, 3, 9, 27, 81]
+    assert loops_of(requests_of(256, 64), in_flight=1e9, max_model_len=2048)[-1].users == 243
     small = loops_of(requests_of(5000, 900), in_flight=1.0, max_model_len=256)
     assert all(one.prompt_tokens + max(one.output_tokens) < 256 for one in small)
 
