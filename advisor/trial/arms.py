@@ -21,7 +21,7 @@ from advisor.trial.projecting.calibration import (
 )
 from advisor.trial.projecting.expectation import Expectation, RouterCost, router_cost
 from advisor.trial.projecting.projection import LoadProjection
-from advisor.trial.projecting.rehearsal import Observed, observed
+from advisor.trial.projecting.rehearsal import Observed, calm_ones, observed, pooled
 from advisor.trial.records import ArmName
 from advisor.trial.reporting.early import CERTAIN, EarlyStop
 from advisor.trial.reporting.report import LoadReport, SplitQuality, TrialSettings
@@ -50,6 +50,7 @@ a minute a shared machine becomes another one."""
 REHEARSAL_S = 10.0
 ALONE_REHEARSAL_S = 4.0
 REHEARSALS = 2
+"""Of each arm, some 20 s apart: what both show together is nearer to what the load will meet."""
 
 ALONE_SHARE, SANDBOX_ALONE_SHARE = 1 / 3, 2 / 3
 """Time of each model's own arm, of that of the router's; requests of the sandbox cost nothing."""
@@ -223,37 +224,39 @@ class Trial:
         self.scheduled_s = [time for time in times if time is not None]
 
     def _rehearse(self, router: RouterProcess) -> None:
-        """A short load at each arm's own rate, the router's last: machines have moods."""
+        """Short loads at each arm's own rate, in turn: machines have moods, which last for seconds
+        to minutes."""
         rows = self.setup.rehearsal_rows
         if not rows or not self.scheduled_s:
             return
         assert self.expected is not None
         self.session.announce("rehearsing each load for a few seconds, on other rows")
-        seen: dict[ArmName, Observed] = {}
-        for role, calibration in self.calibrations.items():
-            times = beginning(self._alone_times(calibration), ALONE_REHEARSAL_S)
-            arm = f"rehearsal_{role}_only"
-            with self.watching.during(arm):
-                result = self._ask(role, arm, cycled(rows, len(times)), times)
-            seen[f"{role}_only"] = self.watching.seen(result, arm, role=role)
-        seen["router"] = self._rehearse_router(router, beginning(self.scheduled_s, REHEARSAL_S))
-        self.expected = replace(self.expected, rehearsals=seen)
-
-    def _rehearse_router(self, router: RouterProcess, times_s: Sequence[float]) -> Observed:
-        """The calmest of at most `REHEARSALS`; the first that others did not disturb."""
-        found: dict[float, Observed] = {}
-        for attempt in range(1, REHEARSALS + 1):
+        seen: dict[ArmName, list[tuple[float, Observed]]] = {}
+        for turn in range(1, REHEARSALS + 1):
+            for role, calibration in self.calibrations.items():
+                times = beginning(self._alone_times(calibration), ALONE_REHEARSAL_S)
+                arm = f"rehearsal_{role}_only_{turn}"
+                with self.watching.during(arm):
+                    result = self._ask(role, arm, cycled(rows, len(times)), times)
+                one = self.watching.seen(result, arm, role=role)
+                seen.setdefault(f"{role}_only", []).append((self._taken(arm), one))
             wait_for_calm()
-            arm = f"rehearsal_router_{attempt}"
-            rows = cycled(self.setup.rehearsal_rows, len(times_s))
+            times, arm = beginning(self.scheduled_s, REHEARSAL_S), f"rehearsal_router_{turn}"
             with self.watching.during(arm, router):
-                result = self.session.send(arm, router.base_url, "advisor", rows, times_s=times_s)
-            taken = self.watching.taken.get(arm, 0.0)
-            found[taken] = self.watching.seen(result, arm)
-            if taken <= PERCENT_DISTURBED:
-                break
+                result = self.session.send(
+                    arm, router.base_url, "advisor", cycled(rows, len(times)), times_s=times
+                )
+            one = self.watching.seen(result, arm)
+            seen.setdefault("router", []).append((self._taken(arm), one))
+        rehearsals = {arm: pooled(calm_ones(found)) for arm, found in seen.items()}
+        self.expected = replace(self.expected, rehearsals=rehearsals)
+
+    def _taken(self, arm: ArmName) -> float:
+        """Percent of the cores that others took during a rehearsal; the user is told of much."""
+        taken = self.watching.taken.get(arm, 0.0)
+        if taken > PERCENT_DISTURBED:
             self.session.announce(f"others took {taken:.0f} % of the cores meanwhile")
-        return found[min(found)]
+        return taken
 
     def _project(self) -> None:
         """Write down what the load is expected to show before any of it is sent."""

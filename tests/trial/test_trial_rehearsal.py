@@ -11,9 +11,12 @@ from advisor.trial.load.driver import ArmResult, Used
 from advisor.trial.projecting.cascade import Pieces, Rows, play
 from advisor.trial.projecting.rehearsal import (
     LEAST_EFFICIENCY,
+    PAUSE_S,
     Observed,
+    calm_ones,
     found_by_playing,
     observed,
+    pooled,
     slower_half_s,
 )
 from advisor.trial.projecting.service import MeasuredService
@@ -70,6 +73,39 @@ def test_core_seconds_are_shared_out_among_the_answers() -> None:
     assert seen.up.tolist() == [True, False]
     assert (seen.client_s, seen.records_s, seen.router_s) == pytest.approx((0.002, 0.001, 0.003))
     assert seen.servers_s == {"slm": 0.003}
+
+
+def test_two_rehearsals_are_one_with_a_pause_between() -> None:
+    """Three requests and one: core-seconds are means over four, or over those that asked it."""
+    first = Observed(
+        np.array([5.0, 6.0, 7.0]), np.array([0.1, 0.1, 0.5]), np.array([False, False, True]),
+        client_s=0.001, router_s=0.002, servers_s={"slm": 0.003, "llm": 0.008},
+        tpot_s=np.array([0.01]), speeds={"slm": 1.0},
+    )  # fmt: skip
+    second = Observed(
+        np.array([9.0]), np.array([0.3]), np.array([False]), client_s=0.005, router_s=0.002,
+        servers_s={"slm": 0.007}, tpot_s=np.array([0.02]), speeds={"slm": 2.0},
+    )  # fmt: skip
+
+    seen = pooled([first, second])
+
+    assert seen.sent_s.tolist() == [0.0, 1.0, 2.0, 2.5 + PAUSE_S]
+    assert seen.e2e_s.tolist() == [0.1, 0.1, 0.5, 0.3]
+    assert seen.up.tolist() == [False, False, True, False]
+    assert (seen.client_s, seen.router_s, seen.records_s) == (pytest.approx(0.002), 0.002, None)
+    assert seen.servers_s == pytest.approx({"slm": 0.004, "llm": 0.008})
+    assert seen.tpot_s.tolist() == [0.01, 0.02]
+    assert seen.speeds == pytest.approx({"slm": 1.25})
+    nothing = Observed(np.zeros(0), np.zeros(0), np.zeros(0, dtype=bool))
+    assert pooled([nothing, second]).sent_s.tolist() == [0.0]
+    assert not len(pooled([nothing, nothing]).sent_s)
+
+
+def test_rehearsals_that_others_disturbed_are_left_out() -> None:
+    one, other = (Observed(np.full(1, at), np.ones(1), np.zeros(1, dtype=bool)) for at in (0.0, 1))
+    assert calm_ones([(1.0, one), (3.0, other)]) == [one, other]
+    assert calm_ones([(40.0, one), (3.0, other)]) == [other]
+    assert calm_ones([(40.0, one), (30.0, other)]) == [other]
 
 
 def test_a_servers_core_time_is_divided_as_it_was_in_calibration() -> None:

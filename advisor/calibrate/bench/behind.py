@@ -4,8 +4,8 @@ In process one thread has its core to itself. Behind HTTP the engine's scheduler
 without sleeping, on a processor perhaps on the other half of the same core; arrivals are read and
 tokens are sent while it computes. What that comes to depends on how many run side by side, so it is
 found where it matters: users, from one to more than the busiest load will have in flight, who each
-send the target's own requests, the next when the last has ended. The law's steps, simulated for the same loops, are changed until TTFT and
-TPOT are the measured ones.
+send the target's own requests, the next when the last has ended. The law's steps, simulated for the
+same loops, are changed until TTFT and TPOT are the measured ones.
 """
 
 from __future__ import annotations

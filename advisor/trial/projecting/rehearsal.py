@@ -9,7 +9,7 @@ until the played latencies are the measured ones. Latencies of the trial itself 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from advisor.decide.recommendation import Role
 from advisor.trial.load.driver import ArmResult
 from advisor.trial.projecting.cascade import Pieces, Stalls, play
+from advisor.trial.watching.disturbance import PERCENT_DISTURBED
 from advisor.trial.watching.server_metrics import ServerFigures
 
 FloatArray = NDArray[np.float64]
@@ -34,6 +35,9 @@ SLOWER_HALF = (0.5, 0.98)
 
 LEAST_STREAMED = 20
 """Answers that must have streamed in a rehearsal for it to show how far apart tokens come."""
+
+PAUSE_S = 1.0
+"""Between rehearsals that are played as one load: the first has left nothing behind."""
 
 RUNS = 8
 STEPS = 12
@@ -90,6 +94,50 @@ def observed(
         servers_s={role: one.cpu_s for role, one in servers.items() if one.cpu_s is not None},
         tpot_s=np.array([r.tpot_s for r in answered if r.tpot_s is not None], dtype=float),
         speeds=speeds,
+    )
+
+
+def calm_ones(found: Sequence[tuple[float, Observed]]) -> list[Observed]:
+    """Of rehearsals, with the percent of the cores that others took: those hardly disturbed, or the
+    least disturbed where all were."""
+    most = max(PERCENT_DISTURBED, min(taken for taken, _ in found))
+    return [one for taken, one in found if taken <= most]
+
+
+def pooled(parts: Sequence[Observed]) -> Observed:
+    """Several rehearsals of a load as one, each begun when the one before was over.
+
+    What a request takes is the mean over requests of those that know it.
+    """
+    if len(parts) == 1:
+        return parts[0]
+    counts = [len(one.sent_s) for one in parts]
+    begin_s, sent_s = 0.0, []
+    for one in parts:
+        if len(one.sent_s):
+            sent_s.append(one.sent_s - one.sent_s[0] + begin_s)
+            begin_s = float((sent_s[-1] + one.e2e_s).max()) + PAUSE_S
+
+    def mean(values: Sequence[float | None]) -> float | None:
+        known = [(v, count) for v, count in zip(values, counts, strict=True) if v is not None]
+        total = sum(count for _, count in known)
+        return sum(value * count for value, count in known) / total if total else None
+
+    def means(figures: Sequence[Mapping[Role, float]]) -> dict[Role, float]:
+        roles = dict.fromkeys(role for one in figures for role in one)
+        found = {role: mean([one.get(role) for one in figures]) for role in roles}
+        return {role: value for role, value in found.items() if value is not None}
+
+    return Observed(
+        sent_s=np.concatenate([*sent_s, np.zeros(0)]),
+        e2e_s=np.concatenate([one.e2e_s for one in parts]),
+        up=np.concatenate([one.up for one in parts]),
+        client_s=mean([one.client_s for one in parts]),
+        records_s=mean([one.records_s for one in parts]),
+        router_s=mean([one.router_s for one in parts]),
+        servers_s=means([one.servers_s for one in parts]),
+        tpot_s=np.concatenate([one.tpot_s for one in parts]),
+        speeds=means([one.speeds for one in parts]),
     )
 
 

@@ -32,7 +32,7 @@ RECORDED = STAGES.index(RECORDS)
 
 
 @dataclass(frozen=True, eq=False)
-class Works:
+class StageWorks:
     """Core-seconds of each stage, and what passes without work; shapes (n, stages) and (n,)."""
 
     work_s: FloatArray
@@ -77,7 +77,7 @@ def cascade_works(
     *,
     up: BoolArray,
     direct: BoolArray,
-) -> Works:
+) -> StageWorks:
     """What each request takes: the small model unless it goes straight up, the large one if it
     goes up at all, and the router twice, or three times where an answer is handed up."""
     rows, asked = pieces.rows, up | direct
@@ -91,4 +91,4 @@ def cascade_works(
     work[:, TO_LARGE] = work[:, FROM_LARGE] = np.where(asked, cores.large_http_s / 2, 0.0)
     work[:, ASK_LARGE] = np.where(asked, rows.large_s[drawn], 0.0)
     work[:, RECORDED] = cores.records_s
-    return Works(work, cores.rest_s + np.where(asked, cores.rest_up_s, 0.0))
+    return StageWorks(work, cores.rest_s + np.where(asked, cores.rest_up_s, 0.0))
