@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from advisor.calibrate.conditions import IN_PROCESS, Condition
 from advisor.calibrate.expectation import columns_of, expected
 from advisor.calibrate.measurements import METRICS, STATISTICS
-from advisor.calibrate.own_steps import extra_s, in_unrest, own_cost
 from advisor.calibrate.problem import coefficients_of_rows
 from advisor.calibrate.served import Served, cost_of, kv_blocks_of, serve
 from advisor.calibrate.uncertainty import (
@@ -24,8 +23,7 @@ from advisor.calibrate.uncertainty import (
 from advisor.catalog.coefficients import COEFFICIENT_NAMES
 from advisor.catalog.fits import NORMAL_90, Calibration, FitFile, OwnSteps, calibration_of
 from advisor.errors import AdvisorError
-from advisor.physics.deployment import Deployment
-from advisor.physics.engine import Generation
+from advisor.physics.own_steps import extra_s, identity_of, in_unrest, own_cost
 from advisor.physics.step_cost import StepCost
 
 FloatArray = NDArray[np.float64]
@@ -216,22 +214,6 @@ def _prior_levels(
 def deployment_identity(condition: Condition) -> str:
     """What a level belongs to: model, formats, accelerator, layout, engine generation."""
     return identity_of(condition.deployment, condition.generation)
-
-
-def identity_of(one: Deployment, generation: Generation) -> str:
-    """The same of a deployment."""
-    parts = (
-        one.model.id,
-        one.weights_dtype,
-        one.kv_dtype,
-        one.accelerator.id,
-        one.tensor_parallel,
-        one.data_parallel,
-        one.expert_parallel,
-        one.pipeline_parallel,
-        generation,
-    )
-    return "|".join(str(part) for part in parts)
 
 
 def overhead_of(condition: Condition, calibration: Calibration) -> tuple[float, float]:

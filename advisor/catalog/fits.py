@@ -123,7 +123,7 @@ class FitFile(Record):
     """By `family_of` the accelerator."""
     accelerators: dict[str, Evidence] = Field(default_factory=dict)
     deployments: dict[str, OwnSteps] = Field(default_factory=dict)
-    """Of deployments that were measured themselves, by `advisor.calibrate.forecast.identity_of`."""
+    """Of deployments that were measured themselves, by `advisor.physics.own_steps.identity_of`."""
     calibrated: Spread
     """Spread of a model without rows on an accelerator with rows (leaving out models in turn)."""
     calibrated_known: Spread | None = None
@@ -152,6 +152,10 @@ class Calibration(Record):
     overhead_log_sd: NonNegativeFloat
     """1-sd of ln of the request overhead between serving set-ups."""
     as_of: str
+    deployments: dict[str, OwnSteps] = Field(default_factory=dict)
+    """Of the fit: those that were measured themselves."""
+    own: OwnSteps | None = None
+    """Of the deployment that this calibration is for, where it is one of them."""
 
     @property
     def log_sd(self) -> float:
@@ -280,6 +284,7 @@ def calibration_of(
         known_models=fit.models,
         overhead_log_sd=fit.overhead_log_sd,
         as_of=fit.as_of,
+        deployments=fit.deployments,
     )
 
 

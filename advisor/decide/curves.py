@@ -114,8 +114,8 @@ def saturation_rate(step: StepCost, option: SelfHostedOption, load: Load) -> flo
 
 
 def step_of(option: SelfHostedOption) -> StepCost:
-    """The step cost of a deployment, with its calibrated coefficients."""
-    return steps_of(option.deployment, option.calibration.coefficients, option.engine)
+    """The step cost of a deployment, as it is calibrated."""
+    return steps_of(option.deployment, option.calibration, option.engine)
 
 
 def simulated_curve(option: SelfHostedOption, load: Load, *, overhead_s: float) -> TierCurve:

@@ -16,6 +16,7 @@ from advisor.errors import DoesNotFitError
 from advisor.physics.deployment import Deployment, compute_dtype
 from advisor.physics.kv_cache import blocks_of
 from advisor.physics.memory import Shares, share_out, weights_bytes
+from advisor.physics.own_steps import calibration_with_own
 from advisor.physics.parameters import parameter_count
 from advisor.serving.deployed import memory_of
 from advisor.serving.engine import EngineSettings, vllm_defaults
@@ -189,11 +190,11 @@ class _Ranked(NamedTuple):
 
     def option(self, load: Load) -> SelfHostedOption:
         """As the search takes it."""
-        machine = self.machine
+        machine, deployment = self.machine, self.layout.deployment
         return SelfHostedOption(
-            deployment=self.layout.deployment,
+            deployment=deployment,
             price=machine.price,
-            calibration=machine.calibration,
+            calibration=calibration_with_own(machine.calibration, deployment),
             engine=machine.engine.model_copy(update={"max_model_len": load.longest_tokens}),
             kv_blocks=self.layout.memory.kv_blocks,
             rank_usd=self.usd,

@@ -27,6 +27,7 @@ from advisor.decide.sizing import Mixture, Sizing, hybrid_replicas, replicas_for
 from advisor.quality.escalation import ConfidencePrior, HybridProjection
 from advisor.quality.estimate import QualityEstimate
 from advisor.quality.prior import QualityModel
+from advisor.serving.deployed import overhead_s
 from advisor.task import TaskProfile
 
 CURVES_PER_ARCHITECTURE = 20
@@ -147,7 +148,7 @@ class Search:
         if isinstance(choice.option, HostedModel):
             return hosted_curve(choice.option, self.assumptions, choice.load)
         option = choice.option
-        overhead = self.assumptions.request_overhead_s.value
+        overhead = overhead_s(option.calibration, self.assumptions.request_overhead_s.value)
         key = (
             option.key,
             option.calibration.as_of,

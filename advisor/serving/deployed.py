@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from advisor.catalog.coefficients import Coefficients
 from advisor.catalog.fits import Calibration
 from advisor.catalog.models import ModelSpec
 from advisor.physics.deployment import Deployment
 from advisor.physics.memory import MemoryPlan, plan_memory
+from advisor.physics.own_steps import own_cost
 from advisor.physics.step_cost import StepCost
 from advisor.physics.step_time import step_cost
 from advisor.serving.engine import EngineSettings
@@ -38,16 +38,21 @@ def memory_of(deployment: Deployment, engine: EngineSettings, *, context_tokens:
     )
 
 
-def steps_of(
-    deployment: Deployment, coefficients: Coefficients, engine: EngineSettings
-) -> StepCost:
-    """What its steps cost, up to the engine's token budget and batch."""
-    return step_cost(
+def steps_of(deployment: Deployment, calibration: Calibration, engine: EngineSettings) -> StepCost:
+    """What its steps cost behind HTTP, up to the engine's token budget and batch."""
+    cost = step_cost(
         deployment,
-        coefficients,
+        calibration.coefficients,
         max_tokens=engine.max_num_batched_tokens,
         max_seqs=engine.max_num_seqs,
     )
+    return own_cost(cost, calibration.own, in_process=False) if calibration.own else cost
+
+
+def overhead_s(calibration: Calibration, assumed_s: float) -> float:
+    """Seconds of a request outside the engine: measured of this deployment, or assumed."""
+    own = calibration.own
+    return own.served.request_s if own and own.served else assumed_s
 
 
 def level_log_sd(
@@ -61,8 +66,11 @@ def level_log_sd(
     """1-sd of ln(true/predicted) of a model's latencies on an accelerator.
 
     The spreads of decode and of prefill, weighted by the time that a request of `computed_tokens`
-    (its prompt without what is cached) and `output_tokens` spends in each when it runs alone.
+    (its prompt without what is cached) and `output_tokens` spends in each when it runs alone; of a
+    deployment that was measured itself, what its points leave open.
     """
+    if calibration.own:
+        return calibration.own.log_sd
     prefill_s = float(np.interp(computed_tokens, np.arange(len(step.token_s)), step.token_s))
     decode_s = float(output_tokens * (step.token_s[1] + step.sample_s[1]))
     share = decode_s / (decode_s + prefill_s)

@@ -20,9 +20,17 @@ from advisor.documents import validate
 from advisor.errors import DoesNotFitError, InputError
 from advisor.figures import percent
 from advisor.physics.deployment import Deployment
+from advisor.physics.own_steps import calibration_with_own
 from advisor.serving.capacity import LEAST_REQUESTS, saturated_throughput
 from advisor.serving.cascade import Hosted, SelfHosted
-from advisor.serving.deployed import context_for, level_log_sd, longest_tokens, memory_of, steps_of
+from advisor.serving.deployed import (
+    context_for,
+    level_log_sd,
+    longest_tokens,
+    memory_of,
+    overhead_s,
+    steps_of,
+)
 from advisor.serving.engine import EngineSettings, vllm_defaults
 from advisor.serving.workload import Requests, example_tokens, with_examples
 from advisor.task import TaskProfile
@@ -138,16 +146,18 @@ def deploy(
             f"{title}: {plan.shortfall_bytes / 1e9:,.1f} GB short on each accelerator for one "
             f"request of {length:,} tokens; it fits with {changes}"
         )
-    calibration = calibration_for(hardware)
+    calibration = calibration_with_own(calibration_for(hardware), deployment)
     computed = float((requests.input_tokens - requests.cached_tokens).mean())
-    step = steps_of(deployment, calibration.coefficients, engine)
+    step = steps_of(deployment, calibration, engine)
     return DeployedTier(
         serving=SelfHosted(
             step=step,
             engine=engine,
             kv_blocks=plan.kv_tokens // engine.block_size,
             replicas=replicas,
-            request_overhead_s=_assumptions(task, catalog).request_overhead_s.value,
+            request_overhead_s=overhead_s(
+                calibration, _assumptions(task, catalog).request_overhead_s.value
+            ),
         ),
         load=requests,
         title=title,

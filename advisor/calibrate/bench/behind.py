@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 
 from advisor.calibrate.bench.points import Point
 from advisor.calibrate.bench.served import Server
-from advisor.calibrate.own_steps import Behind
 from advisor.calibrate.served import measured
 from advisor.errors import InputError
+from advisor.physics.own_steps import Behind
 from advisor.physics.step_cost import StepCost
 from advisor.serving.arrivals import ClosedLoop
 from advisor.serving.engine import EngineSettings

@@ -32,10 +32,10 @@ from advisor.calibrate.bench.points import Point, Shape
 from advisor.calibrate.bench.served import Sent, Server, quantiles_ms, statistics
 from advisor.calibrate.bench.session import Session, utc_now
 from advisor.calibrate.bench.target import Target, sustainable_per_s
-from advisor.calibrate.own_steps import Behind, in_unrest
 from advisor.calibrate.served import measured
 from advisor.errors import InputError
 from advisor.figures import percent
+from advisor.physics.own_steps import Behind, in_unrest
 from advisor.physics.step_cost import StepCost
 from advisor.serving.simulate import simulate_engine
 from advisor.serving.workload import Requests

@@ -15,7 +15,6 @@ from advisor.calibrate.bench.behind import FIGURE_LOG_SD, round_of, unrest_of
 from advisor.calibrate.bench.law import Belief, Steps
 from advisor.calibrate.bench.points import EngineFacts, Point
 from advisor.calibrate.fitted import write_fit
-from advisor.calibrate.forecast import identity_of
 from advisor.calibrate.importers import write_measurements
 from advisor.calibrate.measurements import METRICS, Measurement, Setup
 from advisor.catalog.accelerators import AcceleratorSpec
@@ -23,6 +22,7 @@ from advisor.catalog.coefficients import COEFFICIENT_NAMES, bounds_of
 from advisor.catalog.fits import Evidence, FitFile, OwnSteps, ServedSteps
 from advisor.catalog.operators import family_of, operator_offsets
 from advisor.errors import InputError
+from advisor.physics.own_steps import identity_of
 from advisor.physics.step_time import step_cost
 
 SOURCE = "advisor calibrate run"

@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 
 from advisor.calibrate.bench.law import SHAPE_LOG_SD, Belief, inward
 from advisor.calibrate.bench.points import EngineFacts
-from advisor.calibrate.own_steps import IN_PROCESS, Behind
 from advisor.calibrate.served import measured
 from advisor.catalog.fits import interval_90
 from advisor.errors import DoesNotFitError
 from advisor.figures import percent
+from advisor.physics.own_steps import IN_PROCESS, Behind
 from advisor.physics.step_cost import StepCost
 from advisor.serving.capacity import LEAST_REQUESTS, saturated_throughput
 from advisor.serving.engine import EngineSettings

@@ -16,8 +16,8 @@ from advisor.calibrate.bench.behind import (
     simulate_loops,
     unrest_of,
 )
-from advisor.calibrate.own_steps import IN_PROCESS, Behind, in_unrest
 from advisor.errors import InputError
+from advisor.physics.own_steps import IN_PROCESS, Behind, in_unrest
 from advisor.physics.step_cost import StepCost
 from advisor.serving.engine import EngineSettings
 from advisor.serving.workload import Requests

@@ -18,9 +18,9 @@ from advisor.calibrate.bench.prior import prior_belief
 from advisor.calibrate.bench.served import Server
 from advisor.calibrate.bench.session import Session, comparison_of
 from advisor.calibrate.bench.target import target_of
-from advisor.calibrate.own_steps import Behind
 from advisor.catalog import load_catalog
 from advisor.catalog.fits import load_fits
+from advisor.physics.own_steps import Behind
 
 pytestmark = pytest.mark.live
 

@@ -8,10 +8,10 @@ from advisor.calibrate.bench.law import updated
 from advisor.calibrate.bench.outputs import own_steps
 from advisor.calibrate.bench.points import Point, Shape
 from advisor.calibrate.bench.prior import prior_belief
-from advisor.calibrate.own_steps import extra_s, in_unrest, own_cost
 from advisor.catalog.fits import OwnSteps, load_fits
 from advisor.documents import validate
 from advisor.errors import InputError
+from advisor.physics.own_steps import extra_s, in_unrest, own_cost
 from advisor.physics.step_time import step_cost
 
 POINTS = [point(one, factor=1.3 if one.batch == 4 else 1.0) for one in GRID]

@@ -15,10 +15,10 @@ from advisor.calibrate.bench.target import (
     target_of,
     within,
 )
-from advisor.calibrate.own_steps import Behind
 from advisor.catalog.fits import load_fits
 from advisor.catalog.locations import PROFILES
 from advisor.errors import DoesNotFitError
+from advisor.physics.own_steps import Behind
 from advisor.task import TaskProfile
 
 PRIOR = prior_belief(LAW, load_fits())

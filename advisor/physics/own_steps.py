@@ -8,7 +8,9 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
-from advisor.catalog.fits import OwnSteps
+from advisor.catalog.fits import Calibration, OwnSteps
+from advisor.physics.deployment import Deployment
+from advisor.physics.engine import CURRENT, Generation
 from advisor.physics.step_cost import StepCost
 
 FloatArray = NDArray[np.float64]
@@ -45,6 +47,31 @@ class Behind:
 
 IN_PROCESS = Behind()
 """Nothing is different."""
+
+
+def identity_of(one: Deployment, generation: Generation = CURRENT) -> str:
+    """What a measured level belongs to: model, formats, accelerator, layout, engine generation."""
+    parts = (
+        one.model.id,
+        one.weights_dtype,
+        one.kv_dtype,
+        one.accelerator.id,
+        one.tensor_parallel,
+        one.data_parallel,
+        one.expert_parallel,
+        one.pipeline_parallel,
+        generation,
+    )
+    return "|".join(str(part) for part in parts)
+
+
+def calibration_with_own(calibration: Calibration, one: Deployment) -> Calibration:
+    """An accelerator's calibration, with what its fit holds of this very deployment."""
+    own = calibration.deployments.get(identity_of(one))
+    if own is None:
+        return calibration
+    basis = f"{own.points:,} points of this deployment, measured {calibration.as_of}"
+    return calibration.model_copy(update={"label": "measured", "basis": basis, "own": own})
 
 
 def in_unrest(seconds: FloatArray, log_sd: float) -> FloatArray:
