@@ -1,9 +1,9 @@
 """How far the sandbox projection is from what its trial measures, at 30 % and 60 % load: three runs
-each, printed. The machine should have nothing else to do."""
+each, printed. The machine should have nothing else to do; a run during which other work took its
+cores is printed, and made once more."""
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +11,11 @@ import pytest
 
 from advisor.trial.run import run_trial
 from advisor.trial.sandbox import sandbox_task
+from advisor.trial.watching.disturbance import PERCENT_DISTURBED
 
 pytestmark = pytest.mark.benchmark
 
-RUNS = 3
+RUNS, MOST_RUNS = 3, 5
 SHOWN = (
     ("router", "e2e_p95_ms"),
     ("router", "escalation_rate"),
@@ -28,7 +29,7 @@ SHOWN = (
 @pytest.mark.parametrize("load", [0.3, 0.6])
 def test_projection_error(load: float, tmp_path: Path) -> None:
     errors: dict[tuple[str, str], list[float]] = {}
-    for seed in range(RUNS):
+    for seed in range(MOST_RUNS):
         report = run_trial(
             sandbox_task(),
             sandbox=True,
@@ -37,16 +38,22 @@ def test_projection_error(load: float, tmp_path: Path) -> None:
             early_stop=False,
             records=tmp_path / "t.sqlite",
         )
+        taken = (report.load.others_took if report.load else None) or 0.0
+        counts = taken <= PERCENT_DISTURBED
+        print(f"\n{load:.0%} load, seed {seed}: others took {taken:.1f} % of the cores"
+              f"{'' if counts else ': it does not count'}")  # fmt: skip
         for one in report.comparisons:
-            errors.setdefault((one.arm, one.measure), []).append(one.error)
+            if counts:
+                errors.setdefault((one.arm, one.measure), []).append(one.error)
             if (one.arm, one.measure) in SHOWN:
-                print(f"\n{load:.0%} load, seed {seed}, {one.arm} {one.measure}: projected "
-                      f"{one.projected:.4g} ({one.projected_low:.4g} to {one.projected_high:.4g}), "
+                print(f"  {one.arm} {one.measure}: projected {one.projected:.4g} "
+                      f"({one.projected_low:.4g} to {one.projected_high:.4g}), "
                       f"measured {one.measured:.4g} {one.unit}")  # fmt: skip
-    busy = os.getloadavg()[0]
+        if all(len(errors.get(key, ())) == RUNS for key in SHOWN):
+            break
     for key in SHOWN:
-        found = errors[key]
+        found = errors.get(key, [])
         shown = ", ".join(f"{error:+.1%}" for error in found)
-        print(f"\n{load:.0%} load, {key[0]} {key[1]}: {shown}; median of the sizes "
-              f"{np.median(np.abs(found)):.1%} (load average {busy:.1f})")  # fmt: skip
+        print(f"{load:.0%} load, {key[0]} {key[1]}: {shown}; median of the sizes "
+              f"{np.median(np.abs(found)):.1%}")  # fmt: skip
     assert all(len(found) == RUNS for found in errors.values())
