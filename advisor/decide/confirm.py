@@ -22,6 +22,7 @@ from advisor.decide.recommendation import Role
 from advisor.decide.search import Search
 from advisor.decide.sizing import ESCALATION_MARGIN
 from advisor.serving.cascade import simulate_cascade
+from advisor.serving.routes import CACHE, SMALL
 from advisor.serving.simulate import simulate_fleet
 from advisor.serving.tiers import Gate, Hosted, SelfHosted
 from advisor.serving.workload import Requests, with_examples
@@ -118,8 +119,14 @@ def _cascade(search: Search, candidate: Candidate, count: int) -> dict[str, floa
     kept = slice(int(WARMUP * count), None)
     ttft = (timeline.first_token_s - timeline.arrival_s)[kept]
     e2e = (timeline.finish_s - timeline.arrival_s)[kept]
-    gaps = np.maximum(timeline.output_tokens[kept] - 1, 1)
-    return {"ttft": _p95(ttft), "e2e": _p95(e2e), "tpot": _p95((e2e - ttft) / gaps)}
+    gaps = timeline.output_tokens[kept] - 1
+    # Accepted answers are released whole.
+    streamed = (gaps > 0) & ~np.isin(timeline.route[kept], (SMALL, CACHE))
+    return {
+        "ttft": _p95(ttft),
+        "e2e": _p95(e2e),
+        "tpot": _p95((e2e - ttft)[streamed] / gaps[streamed]) if streamed.any() else None,
+    }
 
 
 def _serving(search: Search, tier: SizedTier) -> SelfHosted | Hosted:

@@ -147,8 +147,8 @@ class Mixture:
     ) -> tuple[tuple[FloatArray, float], ...] | None:
         """Values of a metric by route with the weight of each; None where a tier is overloaded.
 
-        The first token of an accepted answer comes with its last, after validation; an escalated
-        request waits for that and then for the large model.
+        The first token of an accepted answer comes with its last, after validation, so that it has
+        no TPOT; an escalated request waits for that and then for the large model.
         """
         small = _at(self.small, "e2e", small_rate, factors[0])
         large = _at(self.large, metric, large_rate, factors[1])
@@ -158,7 +158,7 @@ class Mixture:
         escalated = min(ESCALATION_MARGIN * (self.large_share - self.direct_share), 1.0)
         share = min(escalated + self.direct_share, 1.0)
         if metric == "tpot":
-            return (np.zeros_like(large), 1 - share), (large, share)
+            return ((large, 1.0),)
         return (
             (checked, 1 - share),
             (checked[PAIRING] + large, escalated),

@@ -52,7 +52,7 @@ class CascadeReport(Record):
     ttft: Percentiles
     """Until something may be shown: accepted answers count whole."""
     tpot: Percentiles
-    """0 for accepted answers: they are released whole."""
+    """Of answers that stream, the large model's; accepted ones are released whole and have none."""
     itl: Percentiles
     """Of what the large model streams; accepted answers have no gaps."""
     e2e: Percentiles
@@ -88,6 +88,7 @@ def cascade_report(
     ttft = (timeline.first_token_s - timeline.arrival_s)[kept]
     waited = timeline.waited_s[kept]
     several = answered & (timeline.output_tokens[kept] > 1)
+    streamed = several & (route != SMALL) & (route != CACHE)
     tpot = (e2e - ttft) / np.maximum(timeline.output_tokens[kept] - 1, 1)
     small, large = (
         tier_report(tier, warmup_share, limit, intervals)
@@ -108,11 +109,10 @@ def cascade_report(
                 requests=int(chosen.sum()),
                 share=float(np.mean(route == code)),
                 ttft=of(ttft, chosen),
-                tpot=of(tpot, chosen & several),
+                tpot=of(tpot, chosen & streamed),
                 e2e=of(e2e, chosen),
                 queue=of(waited, chosen),
             )
-    streamed = several & (route != SMALL) & (route != CACHE)
     offered = rate_of(timeline.arrival_s)
     return CascadeReport(
         requests=int(answered.sum()),
@@ -125,7 +125,7 @@ def cascade_report(
         escalation_rate=timeline.escalation_rate,
         large_share=float(np.mean((route == ESCALATED) | (route == DIRECT))),
         ttft=of(ttft, answered),
-        tpot=of(tpot, several),
+        tpot=of(tpot, streamed),
         itl=large.itl if large else of(tpot, streamed),
         e2e=of(e2e, answered),
         queue=of(waited, answered),

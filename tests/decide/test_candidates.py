@@ -95,6 +95,8 @@ def test_accepted_answers_wait_for_the_check_and_escalated_ones_for_both_models(
     assert p95("e2e", many) == pytest.approx(1.25 + 4.5)
     # The large model's first token comes after half of its 4 s.
     assert p95("ttft", many) == pytest.approx(1.25 + 2.5)
+    # Of answers that stream, however few: the others have no time per token.
+    assert p95("tpot", few) == p95("tpot", many) == pytest.approx(0.4)
     # Straight to the large model there is no small answer to wait for.
     assert p95("e2e", many, direct=many) == pytest.approx(4.5)
 
