@@ -52,6 +52,8 @@ def environment(
         "VLLM_NO_USAGE_STATS": "1",
         "DO_NOT_TRACK": "1",
         "PYTHONUNBUFFERED": "1",
+        # vLLM asks itself by `python -m`: a user's profile.py would stand for the library's.
+        "PYTHONSAFEPATH": "1",
         "VLLM_CACHE_ROOT": str(log_folder / "vllm-cache"),
     }
     if not on_gpu:

@@ -1,6 +1,8 @@
 """The child that runs vLLM: whatever it does wrong comes back as one line."""
 
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -110,6 +112,21 @@ def test_keys_of_others_do_not_reach_the_child(
     assert variables["VLLM_CPU_OMP_THREADS_BIND"] == "1,2"
     assert variables["OMP_NUM_THREADS"] == "2"
     assert known_cause("all is well") is None
+
+
+def test_modules_of_the_folder_it_is_run_in_are_not_the_library_s(tmp_path: Path) -> None:
+    """vLLM runs modules of its own by `python -m`, which looks into the folder first."""
+    (tmp_path / "profile.py").write_text("raise ImportError('a script of the user')")
+    variables = environment(cores=(0,), kv_cache_gib=None, on_gpu=False, log_folder=tmp_path)
+
+    def imported(environment: dict[str, str] | None) -> int:
+        command = [sys.executable, "-m", "cProfile", "-h"]
+        return subprocess.run(
+            command, cwd=tmp_path, env=environment, capture_output=True, timeout=60
+        ).returncode
+
+    assert imported(None) != 0
+    assert imported(variables) == 0
 
 
 def test_a_setting_that_vllm_does_not_have_is_named() -> None:
