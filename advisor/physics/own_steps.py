@@ -70,7 +70,7 @@ def calibration_with_own(calibration: Calibration, one: Deployment) -> Calibrati
     own = calibration.deployments.get(identity_of(one))
     if own is None:
         return calibration
-    basis = f"{own.points:,} points of this deployment, measured {calibration.as_of}"
+    basis = f"{own.points:,} points of this deployment of {calibration.as_of}"
     return calibration.model_copy(update={"label": "measured", "basis": basis, "own": own})
 
 

@@ -60,7 +60,7 @@ def test_its_steps_its_overhead_and_its_doubt_are_its_own(accelerator: str) -> N
     before, after = deployed("L40S"), deployed(accelerator)
 
     assert (before.calibration, after.calibration) == ("transferred", "measured")
-    assert after.basis == f"40 points of this deployment, measured {load_fits().as_of}"
+    assert after.basis == f"40 points of this deployment of {load_fits().as_of}"
     assert after.log_sd == 0.05 < before.log_sd
     assert serving(after).request_overhead_s == 0.02
     law, own = serving(before).step, serving(after).step
