@@ -68,10 +68,9 @@ def _figures(projection: Projection, task: TaskProfile) -> None:
                     st.caption("does not apply")
                     continue
                 st.metric(title, show(figure.value), help=plain(figure.basis))
-                if name == "tpot_p95_ms" and not figure.value:
-                    st.caption("answers are checked first and shown whole")
-                else:
-                    st.caption(plain(interval(figure.low, figure.high, show)))
+                st.caption(plain(interval(figure.low, figure.high, show)))
+                if name == "tpot_p95_ms" and projection.escalation_rate is not None:
+                    st.caption("of escalated answers: accepted ones come whole")
                 if name in required:
                     st.caption(plain(required[name]))
     st.caption("Ranges are 90 % intervals.")
