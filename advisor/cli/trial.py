@@ -95,7 +95,9 @@ def _add_load(parser: argparse.ArgumentParser) -> None:
     load.add_argument("--trace", metavar="FILE", help="times of arrival: CSV or JSONL")
     load.add_argument("--budget-usd", type=float, metavar="X", help="spending cap of the trial")
     load.add_argument(
-        "--whole", action="store_true", help="send every request, even once the verdict is certain"
+        "--early-stop",
+        action=argparse.BooleanOptionalAction,
+        help="end the load once the verdict is certain (the default but for the sandbox)",
     )
     load.add_argument("--seed", type=int, default=0, metavar="S", help="of the random draws (0)")
 
@@ -129,7 +131,7 @@ def run(arguments: argparse.Namespace) -> int:
             requests=arguments.requests,
             arrivals=_arrivals(arguments, task),
             budget_usd=arguments.budget_usd,
-            early_stop=not arguments.whole,
+            early_stop=arguments.early_stop,
             seed=arguments.seed,
             records=arguments.records,
             announce=say,

@@ -39,21 +39,20 @@ DEFAULT_LOAD = 0.5
 
 DEFAULT_REQUESTS = 1200
 LEAST_REQUESTS = 200
+MOST_REQUESTS = 20_000
+"""Of the sandbox, whose requests cost nothing."""
+
 LONGEST_LOAD_S = 30.0
 """The router's arm is cut to about so long where the number of requests is not stated."""
 
-SANDBOX_LOAD_S = 20.0
-MOST_REQUESTS = 20_000
-"""Of the sandbox, whose requests cost nothing: a p95 of few seconds of load says little, and within
-a minute a shared machine becomes another one."""
-
 REHEARSAL_S = 10.0
-ALONE_REHEARSAL_S = 4.0
-REHEARSALS = 2
-"""Of each arm, some 20 s apart: what both show together is nearer to what the load will meet."""
+ALONE_REHEARSAL_S = 3.0
+REHEARSALS = 3
+"""Of each arm, some 20 s apart: a shared machine's pace changes within seconds, and what they show
+together is nearer to what the load will meet."""
 
-ALONE_SHARE, SANDBOX_ALONE_SHARE = 1 / 3, 2 / 3
-"""Time of each model's own arm, of that of the router's; requests of the sandbox cost nothing."""
+ALONE_SHARE = 1 / 3
+"""Time of each model's own arm, of that of the router's."""
 
 MOST_LOAD_ALONE = 0.6
 """A model alone is not loaded more than to this share of what it sustains: the large one could not
@@ -208,12 +207,9 @@ class Trial:
         assert self.router is not None
         sustainable = self.router.sustainable_per_s
         rate = self._rate(sustainable)
-        least_s, most = (
-            (SANDBOX_LOAD_S, MOST_REQUESTS)
-            if self.settings.sandbox
-            else (LONGEST_LOAD_S, DEFAULT_REQUESTS)
-        )
-        count = self.settings.requests or max(LEAST_REQUESTS, min(most, round(rate * least_s)))
+        most = MOST_REQUESTS if self.settings.sandbox else DEFAULT_REQUESTS
+        fitting = max(LEAST_REQUESTS, min(most, round(rate * LONGEST_LOAD_S)))
+        count = self.settings.requests or fitting
         self.load = LoadReport(
             requests=count,
             rate_per_s=rate,
@@ -308,8 +304,7 @@ class Trial:
         _, whole = calibration.times(calibration.alone)
         sustainable = calibration.service.sustainable_per_s(float(whole.mean()))
         rate = min(self.load.rate_per_s, MOST_LOAD_ALONE * sustainable)
-        share = SANDBOX_ALONE_SHARE if self.settings.sandbox else ALONE_SHARE
-        lasting = share * self.load.requests / self.load.rate_per_s
+        lasting = ALONE_SHARE * self.load.requests / self.load.rate_per_s
         count = max(round(lasting * rate), 1)
         times = scheduled(self._arrivals(rate), count, seed=self.settings.seed + 1)
         return [time for time in times if time is not None]

@@ -38,7 +38,7 @@ def run_trial(
     requests: int | None = None,
     arrivals: Arrivals | None = None,
     budget_usd: float | None = None,
-    early_stop: bool = True,
+    early_stop: bool | None = None,
     seed: int = 0,
     records: Path | None = None,
     keys: Mapping[str, str] | None = None,
@@ -56,12 +56,13 @@ def run_trial(
         policy: cascade, or one model alone behind the router.
         rate_per_s: of the load. None: the sandbox gets `load` times its measured capacity (a half),
             endpoints the task's busiest hour.
-        requests: of the router's arm; the two models alone get a third as many each (the sandbox's,
-            which cost nothing, two thirds), and for a short load the calibration is brief too.
-            None: as many as the time allows.
+        requests: of the router's arm; the two models alone get a third of its time each, and for a
+            short load the calibration is brief too. None: as many as half a minute has room for.
         arrivals: another process than Poisson; its rate is set as above.
         budget_usd: cap on what the trial may spend at known prices.
-        early_stop: end the router's arm once every requirement is decided.
+        early_stop: end the router's arm once every requirement is decided. None: where requests may
+            cost something, and so not in the sandbox, where all of the load is to show how far off
+            the projection was.
         records: the trial records' file.
         keys: values of environment variables for the children that send; never written.
         announce: told what happens, in words.
@@ -90,7 +91,7 @@ def run_trial(
         load=load if rate_per_s is None else None,
         arrivals=type(arrivals or Poisson(1.0)).__name__,
         budget_usd=budget_usd,
-        early_stop=early_stop,
+        early_stop=not sandbox if early_stop is None else early_stop,
         seed=seed,
     )
     keys = dict(keys or {})

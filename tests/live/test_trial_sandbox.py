@@ -23,7 +23,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     records = tmp_path_factory.mktemp("sandbox") / "trials.sqlite"
     begin = time.monotonic()
     done = subprocess.run(
-        [sys.executable, "-m", "advisor", "trial", TASK, "--sandbox", "--whole", "--load", "0.3",
+        [sys.executable, "-m", "advisor", "trial", TASK, "--sandbox", "--load", "0.3",
          "--json", "--records", str(records)],
         capture_output=True, text=True, cwd=ROOT,
         env={**os.environ, "ADVISOR_SLM_API_KEY": "sk-of-nobody", "OPENBLAS_NUM_THREADS": "1"},

@@ -52,7 +52,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     with serving(small), serving(large):
         advisor(
-            *("trial", str(task), "--data", str(data), "--whole", "--requests", "100"),
+            *("trial", str(task), "--data", str(data), "--no-early-stop", "--requests", "100"),
             *("--slm", small.base_url, "--slm-model", "small", "--rate", "40", "--json"),
             *("--llm", large.base_url, "--llm-model", "large", "--report", "report.html"),
             name="trial",

@@ -43,7 +43,8 @@ def command(pair: tuple[FakeEndpoint, FakeEndpoint], folder: Path, *more: str) -
     """`advisor trial` on a pair, 120 requests at 30/s."""
     data, task = write_data(folder, 150)
     return [
-        *(sys.executable, "-m", "advisor", "trial", str(task), "--data", str(data), "--whole"),
+        *(sys.executable, "-m", "advisor", "trial", str(task), "--data", str(data)),
+        "--no-early-stop",
         *("--slm", pair[0].base_url, "--slm-model", "small", "--rate", "30"),
         *("--llm", pair[1].base_url, "--llm-model", "large", "--requests", str(COUNT)),
         *("--records", str(folder / "t.sqlite"), *more),

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from advisor.decide.recommendation import Role
 from advisor.trial.load.driver import ArmResult
-from advisor.trial.projecting.cascade import Pieces, Stalls, play
+from advisor.trial.projecting.cascade import Pieces, play
 from advisor.trial.watching.disturbance import PERCENT_DISTURBED
 from advisor.trial.watching.server_metrics import ServerFigures
 
@@ -30,7 +30,7 @@ LEAST_EFFICIENCY = 0.3
 SLOWEST, FASTEST = 4.0, 0.5
 """Bounds of the factor on times where no work is known."""
 
-SLOWER_HALF = (0.5, 0.98)
+TAIL = (0.8, 0.98)
 """From which share of the latencies to which a load is compared with its rehearsal."""
 
 LEAST_STREAMED = 20
@@ -141,11 +141,11 @@ def pooled(parts: Sequence[Observed]) -> Observed:
     )
 
 
-def slower_half_s(e2e_s: FloatArray) -> float:
-    """Mean of what takes longer than the median, without the slowest: where the tail is made, and
-    steadier than any one quantile of it; a single stall does not move it."""
+def tail_s(e2e_s: FloatArray) -> float:
+    """Mean of the slowest fifth without its slowest: around the 95th percentile, and steadier than
+    that alone; a single stall does not move it."""
     among = np.sort(e2e_s, axis=None)
-    low, high = (int(share * len(among)) for share in SLOWER_HALF)
+    low, high = (int(share * len(among)) for share in TAIL)
     return float(among[low : max(high, low + 1)].mean())
 
 
@@ -154,8 +154,9 @@ def found_by_playing(
 ) -> tuple[float, float]:
     """The value in a bracket at which the played load is as slow as the one that was seen.
 
-    It is played at one speed and without stalls: a rehearsal saw the machine in one mood, and runs
-    in all the moods that it may have would be slower on average than in the usual one.
+    It is played at one speed: a rehearsal saw the machine in one mood, and runs in all the moods
+    that it may have would be slower on average than in the usual one. Stalls are played: it had its
+    share of them, and a value found without them would stand for them as well.
 
     Args:
         pieces: of a value.
@@ -165,11 +166,11 @@ def found_by_playing(
         The value, and the seconds by which what was seen is still slower (or, below 0, quicker)
         where it lies outside the bracket.
     """
-    sent_s, target_s = seen.sent_s - seen.sent_s[0], slower_half_s(seen.e2e_s)
+    sent_s, target_s = seen.sent_s - seen.sent_s[0], tail_s(seen.e2e_s)
 
     def played_s(value: float) -> float:
-        calm = replace(pieces(value), stalls=Stalls.none(), speed_log_sd=0.0)
-        return slower_half_s(play(calm, sent_s, runs=RUNS, seed=seed).e2e_s)
+        calm = replace(pieces(value), speed_log_sd=0.0)
+        return tail_s(play(calm, sent_s, runs=RUNS, seed=seed).e2e_s)
 
     for end, beyond in ((quick, target_s - played_s(quick)), (slow, target_s - played_s(slow))):
         if (beyond <= 0) if end == quick else (beyond >= 0):

@@ -119,6 +119,8 @@ def attributions(
     sent = sorted(seen.sent_s)
     lag_ms = 1e3 * float(np.mean(np.array(sent) - np.array(sorted(scheduled_s)[: len(sent)])))
     late = f"{lag_ms:.1f} ms late on average"
+    if len(sent) < len(scheduled_s):
+        late += f", the first {len(sent):,} of {len(scheduled_s):,}"
     value = _p95_ms(pieces, sent, expected.seed)
     found.append(attribution("times of sending", "as scheduled", late, value))
     value = _p95_ms(together, sent, expected.seed)

@@ -7,6 +7,8 @@ log-softmax of the logits over the whole vocabulary, before any temperature.
 from __future__ import annotations
 
 import codecs
+import ctypes
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -210,6 +212,7 @@ class _Answer:
 
     def step(self, result: Any) -> bool:
         """Called by the engine for each token; true ends the decoding."""
+        _stay_known()
         self.steps += 1
         if result.token_id == self.end_id:
             self.reason = "stop"
@@ -227,6 +230,21 @@ class _Answer:
     def generation(self) -> Generation:
         text = self.text + self.spelling.finish()
         return Generation(tuple(self.tokens), text, self.reason, self.steps)
+
+
+_this_thread = threading.local()
+
+
+def _stay_known() -> None:
+    """Keep the interpreter's record of the calling thread, which is CTranslate2's own.
+
+    It is made when that thread calls back and dropped when the call returns: for every token, with
+    memory mapped and unmapped, which takes up to a fifth of a token's time. A second claim on it
+    that is not given back lets it live as long as the thread.
+    """
+    if not getattr(_this_thread, "stays", False):
+        ctypes.pythonapi.PyGILState_Ensure()
+        _this_thread.stays = True
 
 
 def generated_token(result: Any, vocabulary: Sequence[bytes], top: int) -> GeneratedToken:

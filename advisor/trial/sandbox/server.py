@@ -46,6 +46,9 @@ if TYPE_CHECKING:
 
 MAX_BODY_BYTES = 1_000_000
 
+SWITCH_INTERVAL_S = 0.0005
+"""How long the thread that speaks HTTP may keep the interpreter from the one that decodes."""
+
 Call = TypeVar("Call", ChatCall, CompletionCall)
 
 
@@ -267,6 +270,7 @@ def serve(role: Role, *, host: str, port: int) -> None:
     """
     import uvicorn
 
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
     app = application(role)
     listener = listen(host, port)
     print(json.dumps({"port": listener.getsockname()[1], "model": model_name(role)}), flush=True)
