@@ -21,7 +21,7 @@ from advisor.trial.projecting.calibration import (
 )
 from advisor.trial.projecting.expectation import Expectation, RouterCost, router_cost
 from advisor.trial.projecting.projection import LoadProjection
-from advisor.trial.projecting.rehearsal import Observed, calm_ones, observed, pooled
+from advisor.trial.projecting.rehearsal import Observed, calm_ones, observed, typical
 from advisor.trial.records import ArmName
 from advisor.trial.reporting.early import CERTAIN, EarlyStop
 from advisor.trial.reporting.report import LoadReport, SplitQuality, TrialSettings
@@ -48,8 +48,8 @@ LONGEST_LOAD_S = 30.0
 REHEARSAL_S = 10.0
 ALONE_REHEARSAL_S = 3.0
 REHEARSALS = 3
-"""Of each arm, some 20 s apart: a shared machine's pace changes within seconds, and what they show
-together is nearer to what the load will meet."""
+"""Of each arm, some 20 s apart: a shared machine's pace changes within seconds, and the middle one
+is nearest to what the load will meet."""
 
 ALONE_SHARE = 1 / 3
 """Time of each model's own arm, of that of the router's."""
@@ -244,7 +244,7 @@ class Trial:
                 )
             one = self.watching.seen(result, arm)
             seen.setdefault("router", []).append((self._taken(arm), one))
-        rehearsals = {arm: pooled(calm_ones(found)) for arm, found in seen.items()}
+        rehearsals = {arm: typical(calm_ones(found)) for arm, found in seen.items()}
         self.expected = replace(self.expected, rehearsals=rehearsals)
 
     def _taken(self, arm: ArmName) -> float:

@@ -36,9 +36,6 @@ TAIL = (0.8, 0.98)
 LEAST_STREAMED = 20
 """Answers that must have streamed in a rehearsal for it to show how far apart tokens come."""
 
-PAUSE_S = 1.0
-"""Between rehearsals that are played as one load: the first has left nothing behind."""
-
 RUNS = 8
 STEPS = 12
 """Halvings of the bracket: to about a thousandth of it."""
@@ -104,41 +101,11 @@ def calm_ones(found: Sequence[tuple[float, Observed]]) -> list[Observed]:
     return [one for taken, one in found if taken <= most]
 
 
-def pooled(parts: Sequence[Observed]) -> Observed:
-    """Several rehearsals of a load as one, each begun when the one before was over.
-
-    What a request takes is the mean over requests of those that know it.
-    """
-    if len(parts) == 1:
-        return parts[0]
-    counts = [len(one.sent_s) for one in parts]
-    begin_s, sent_s = 0.0, []
-    for one in parts:
-        if len(one.sent_s):
-            sent_s.append(one.sent_s - one.sent_s[0] + begin_s)
-            begin_s = float((sent_s[-1] + one.e2e_s).max()) + PAUSE_S
-
-    def mean(values: Sequence[float | None]) -> float | None:
-        known = [(v, count) for v, count in zip(values, counts, strict=True) if v is not None]
-        total = sum(count for _, count in known)
-        return sum(value * count for value, count in known) / total if total else None
-
-    def means(figures: Sequence[Mapping[Role, float]]) -> dict[Role, float]:
-        roles = dict.fromkeys(role for one in figures for role in one)
-        found = {role: mean([one.get(role) for one in figures]) for role in roles}
-        return {role: value for role, value in found.items() if value is not None}
-
-    return Observed(
-        sent_s=np.concatenate([*sent_s, np.zeros(0)]),
-        e2e_s=np.concatenate([one.e2e_s for one in parts]),
-        up=np.concatenate([one.up for one in parts]),
-        client_s=mean([one.client_s for one in parts]),
-        records_s=mean([one.records_s for one in parts]),
-        router_s=mean([one.router_s for one in parts]),
-        servers_s=means([one.servers_s for one in parts]),
-        tpot_s=np.concatenate([one.tpot_s for one in parts]),
-        speeds=means([one.speeds for one in parts]),
-    )
+def typical(found: Sequence[Observed]) -> Observed:
+    """Of rehearsals of one load the one with the middle tail, of two the quicker: where a burst met
+    a slow second requests piled up, and in one heap with the others theirs were the tail of all."""
+    answered = sorted((one for one in found if len(one.e2e_s)), key=lambda one: tail_s(one.e2e_s))
+    return answered[(len(answered) - 1) // 2] if answered else found[0]
 
 
 def tail_s(e2e_s: FloatArray) -> float:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from advisor.trial.projecting.cascade import Clock, Pieces, Played, draw_rows, paced
+from advisor.trial.projecting.cascade import Clock, Pieces, Played, draw_rows, paced, speeds
 from advisor.trial.projecting.shared_cores import (
     ANSWERED,
     ASK_LARGE,
@@ -50,7 +50,7 @@ def play_together(
     rng = np.random.default_rng(seed)
     rows = pieces.rows
     index = draw_rows(rng, len(rows), runs, len(sent_s))
-    speed = np.exp(pieces.speed_log_sd * rng.standard_normal(runs))
+    speed = speeds(rng, pieces.speed_log_sd, runs)
     direct = rng.random(index.shape) < pieces.direct_share
     escalated = rows.escalate[index] & ~direct
     shown, end = np.empty(index.shape), np.empty(index.shape)
