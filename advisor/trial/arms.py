@@ -46,7 +46,7 @@ LONGEST_LOAD_S = 30.0
 """The router's arm is cut to about so long where the number of requests is not stated."""
 
 REHEARSAL_S = 10.0
-ALONE_REHEARSAL_S = 3.0
+ALONE_REHEARSAL_S = 4.0
 REHEARSALS = 3
 """Of each arm, some 20 s apart: a shared machine's pace changes within seconds, and the middle one
 is nearest to what the load will meet."""

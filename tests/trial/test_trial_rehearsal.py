@@ -202,10 +202,13 @@ def test_the_tail_is_compared_without_its_end() -> None:
 
 
 def test_what_others_took_is_neither_idle_nor_our_own() -> None:
-    """Of 20 core-seconds 5 were idle and 12 our own: 3 of 20."""
+    """Of 20 core-seconds 5 were idle and 12 our own: others took 3 of 20, and 3 of the 15 that were
+    wanted."""
     before, after = CoreTime(100.0, 50.0, 10.0), CoreTime(120.0, 55.0, 22.0)
 
     assert after.taken_since(before) == pytest.approx(15.0)
+    assert after.pace_since(before) == pytest.approx(0.8)
+    assert before.pace_since(before) == 1.0
     assert before.taken_since(before) == 0.0
     assert CoreTime(120.0, 60.0, 30.0).taken_since(before) == 0.0
 

@@ -39,7 +39,7 @@ def draw() -> None:
         st.header("Sandbox")
         st.markdown(
             "Two small language models that ship with Advisor, served on this machine one request "
-            "at a time. No GPU, key or download; it takes about two minutes."
+            "at a time. No GPU, key or download; it takes some two and a half minutes."
         )
         with st.container(horizontal=True, vertical_alignment="bottom"):
             share = st.selectbox(

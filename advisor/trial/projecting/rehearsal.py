@@ -61,6 +61,8 @@ class Observed:
     """Of the answers that streamed."""
     speeds: Mapping[Role, float] = field(default_factory=dict)
     """What a request takes of an engine over that in its calibration."""
+    pace: float | None = None
+    """Of the core time that all of it wanted of this machine, the share that others left."""
 
 
 def observed(
@@ -70,6 +72,7 @@ def observed(
     router_s: float | None,
     speeds: Mapping[Role, float],
     large_alone: bool = False,
+    pace: float | None = None,
 ) -> Observed:
     """An arm as something to learn from.
 
@@ -91,6 +94,7 @@ def observed(
         servers_s={role: one.cpu_s for role, one in servers.items() if one.cpu_s is not None},
         tpot_s=np.array([r.tpot_s for r in answered if r.tpot_s is not None], dtype=float),
         speeds=speeds,
+        pace=pace,
     )
 
 

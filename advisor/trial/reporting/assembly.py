@@ -158,6 +158,7 @@ class Reporting:
             sent_s=sent,
             escalation_rate=rate.value if rate else None,
             output_tokens=mean_output_tokens(records),
+            pace=self.run.watching.pace.get("router"),
         )
         return attributions(self.run.expected, self.run.scheduled_s, seen)
 

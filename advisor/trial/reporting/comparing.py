@@ -91,6 +91,8 @@ class UnderLoad:
     escalation_rate: float | None
     output_tokens: float | None
     """Of the large model's answers, mean."""
+    pace: float | None
+    """Of the core time that everything wanted of this machine, the share that others left."""
 
 
 def attributions(
@@ -139,6 +141,7 @@ class _Swap:
     large: float = 1.0
     decode: float = 1.0
     hold_s: float | None = None
+    pace: float = 1.0
     threshold: tuple[Expectation, float] | None = None
 
     def pieces(self, pieces: Pieces) -> Pieces:
@@ -158,7 +161,8 @@ class _Swap:
             escalate=escalate,
         )
         hold_s = pieces.router_hold_s if self.hold_s is None else self.hold_s
-        return replace(pieces, rows=changed, router_hold_s=hold_s)
+        cores = pieces.cores and replace(pieces.cores, machine=pieces.cores.machine.at(self.pace))
+        return replace(pieces, rows=changed, router_hold_s=hold_s, cores=cores)
 
 
 def _swaps(expected: Expectation, pieces: Pieces, seen: UnderLoad) -> Iterator[_Swap]:
@@ -205,6 +209,14 @@ def _swaps(expected: Expectation, pieces: Pieces, seen: UnderLoad) -> Iterator[_
             f"{1e3 * pieces.router_hold_s:.2f} ms",
             f"{1e3 * seen.router_hold_s:.2f} ms",
             hold_s=seen.router_hold_s,
+        )
+    rehearsed = expected.rehearsals.get("router")
+    if seen.pace is not None and rehearsed is not None and rehearsed.pace and pieces.cores:
+        yield _Swap(
+            "other work on this machine",
+            f"took {percent(1 - rehearsed.pace)} of the core time wanted",
+            f"{percent(1 - seen.pace)}",
+            pace=seen.pace / rehearsed.pace,
         )
 
 

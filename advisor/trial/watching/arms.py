@@ -29,6 +29,8 @@ class Watching:
     """Core-seconds of the router's process during each arm that asked it."""
     taken: dict[ArmName, float] = field(default_factory=dict)
     """Percent of this machine's cores that others took during each arm."""
+    pace: dict[ArmName, float] = field(default_factory=dict)
+    """Of the core time that each arm wanted here, the share that it got."""
 
     @contextmanager
     def during(self, arm: ArmName, router: RouterProcess | None = None) -> Iterator[None]:
@@ -49,6 +51,7 @@ class Watching:
                 self.router_s[arm] = router_after_s - router_s
             if cores is not None and cores_after is not None:
                 self.taken[arm] = cores_after.taken_since(cores)
+                self.pace[arm] = cores_after.pace_since(cores)
             self.servers[arm] = {}
             for role, url in urls.items():
                 one = figures_between(pages[role], read_page(url))
@@ -84,4 +87,5 @@ class Watching:
             router_s=self.router_s.get(arm) if role is None else 0.0,
             speeds={one: speed for one, speed in speeds.items() if speed is not None},
             large_alone=role == "llm",
+            pace=self.pace.get(arm),
         )

@@ -49,10 +49,17 @@ class CoreTime:
     def taken_since(self, before: CoreTime) -> float:
         """Percent of the cores' time that neither idled nor went to this process's tree."""
         whole_s = self.whole_s - before.whole_s
-        if whole_s <= 0:
-            return 0.0
-        others_s = whole_s - (self.idle_s - before.idle_s) - (self.own_s - before.own_s)
-        return 100 * min(max(others_s / whole_s, 0.0), 1.0)
+        return 100 * min(self._others_s(before) / whole_s, 1.0) if whole_s > 0 else 0.0
+
+    def pace_since(self, before: CoreTime) -> float:
+        """Of the core time that this process's tree wanted, the share that it got, as if all that
+        others took had been taken from it; 1: they took none."""
+        own_s, others_s = self.own_s - before.own_s, self._others_s(before)
+        return own_s / (own_s + others_s) if own_s > 0 else 1.0
+
+    def _others_s(self, before: CoreTime) -> float:
+        whole_s, idle_s = self.whole_s - before.whole_s, self.idle_s - before.idle_s
+        return max(whole_s - idle_s - (self.own_s - before.own_s), 0.0)
 
 
 def wait_for_calm(patience_s: float = PATIENCE_S) -> float | None:
