@@ -21,6 +21,7 @@ from advisor.trial.projecting.rehearsal import (
 from advisor.trial.projecting.service import MeasuredService
 from advisor.trial.projecting.works import Works, on_cores, works_of
 from advisor.trial.records import RequestRecord
+from advisor.trial.reporting.report import LoadReport
 from advisor.trial.watching.disturbance import CoreTime, wait_for_calm
 from advisor.trial.watching.server_metrics import ServerFigures
 
@@ -220,3 +221,18 @@ def test_waiting_for_calm_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("advisor.trial.watching.disturbance.LOOK_S", 0.0)
 
     assert wait_for_calm(60.0) == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize(
+    ("taken", "said"),
+    [
+        (None, ""),
+        (5.0, ""),
+        (29.1, "other work on this machine took 29 % of its cores during the load"),
+    ],
+)
+def test_much_other_work_is_told(taken: float | None, said: str) -> None:
+    load = LoadReport(
+        requests=1, rate_per_s=1.0, sustainable_rate_per_s=2.0, share=0.5, others_took=taken
+    )
+    assert load.disturbance == said

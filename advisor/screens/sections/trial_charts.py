@@ -23,8 +23,8 @@ LOG_AXIS = alt.Axis(
 LEAST_SEEN = 20
 """Requests before a running share is drawn: of fewer, the interval is all there is."""
 
-MOST_DOTS = 1500
-"""Answers drawn; of more, every so-manieth."""
+MOST_DOTS = 600
+"""Answers drawn; of more, every so-manieth: a browser may draw them on the machine under load."""
 
 
 def latency(progress: Progress) -> None:

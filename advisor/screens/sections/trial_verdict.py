@@ -57,6 +57,9 @@ def _headline(report: TrialReport) -> None:
         st.markdown(f"## {plain(report.task)}: {plain(_sentence(report))}")
         if not report.valid:
             st.markdown(f":orange[:material/warning: Invalid: {plain(report.invalid_because)}]")
+        if report.load is not None and report.load.disturbance:
+            disturbed = plain(_capital(report.load.disturbance))
+            st.markdown(f":orange[:material/warning: {disturbed}; no projection foresees that.]")
         if report.note:
             st.caption(plain(_capital(report.note)))
         st.dataframe(

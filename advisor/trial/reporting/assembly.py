@@ -19,7 +19,6 @@ from advisor.trial.reporting.measured import ArmMeasurement, Measured, measure, 
 from advisor.trial.reporting.report import Advice, Attribution, SplitQuality, TrialReport
 from advisor.trial.reporting.verdict import RequirementVerdict, summary_of, verdicts
 from advisor.trial.setup import core_s
-from advisor.trial.watching.disturbance import PERCENT_DISTURBED
 from advisor.trial.watching.traces import TracedFigures, traced
 
 
@@ -49,7 +48,9 @@ class Reporting:
             note=note,
             valid=not invalid,
             invalid_because=invalid,
-            summary=summary_of(judged, invalid=invalid, disturbed=self._disturbed()),
+            summary=summary_of(
+                judged, invalid=invalid, disturbed=run.load.disturbance if run.load else ""
+            ),
             settings=self.run.settings,
             endpoints=self.run.setup.notes,
             calibration={role: report_of(one) for role, one in self.run.calibrations.items()},
@@ -161,13 +162,6 @@ class Reporting:
             pace=self.run.watching.pace.get("router"),
         )
         return attributions(self.run.expected, self.run.scheduled_s, seen)
-
-    def _disturbed(self) -> str:
-        """In a line, what others took of the cores; empty where it is little, or not known."""
-        taken = self.run.load.others_took if self.run.load else None
-        if taken is None or taken <= PERCENT_DISTURBED:
-            return ""
-        return f"other work on this machine took {taken:.0f} % of its cores during the load"
 
     def _engine_speed(self, role: Role) -> float | None:
         """None where a server works on several requests at once."""

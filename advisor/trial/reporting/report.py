@@ -14,6 +14,7 @@ from advisor.trial.projecting.projection import LoadProjection
 from advisor.trial.records import TrialState
 from advisor.trial.reporting.measured import ArmMeasurement
 from advisor.trial.reporting.verdict import RequirementVerdict
+from advisor.trial.watching.disturbance import PERCENT_DISTURBED
 from advisor.trial.watching.server_metrics import ServerFigures
 from advisor.trial.watching.traces import TracedFigures
 
@@ -62,6 +63,15 @@ class LoadReport(Record):
     others_took: float | None = None
     """Percent of this machine's cores that other processes and its host took during the router's
     load, where all of the trial runs here; None: not known."""
+
+    @property
+    def disturbance(self) -> str:
+        """What others took, in a line; empty where it is little, or not known."""
+        if self.others_took is None or self.others_took <= PERCENT_DISTURBED:
+            return ""
+        return (
+            f"other work on this machine took {self.others_took:.0f} % of its cores during the load"
+        )
 
 
 class Comparison(Record):
